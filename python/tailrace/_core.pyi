@@ -1,0 +1,310 @@
+"""The Rust core, as Python sees it. Checked against the binary by stubtest.
+
+Bytes cross in batches, never per line. Everything here is sans-IO but for what says that it reads or writes files.
+"""
+
+from collections.abc import Buffer, Mapping, Sequence
+from typing import Final, Literal, final
+
+__version__: Final[str]
+
+Value = None | bool | int | float | str | bytes | Sequence[Value] | Mapping[str, Value]
+"""What a `value` of PROTOCOL.md section 1 may hold. Tuples go out as arrays; arrays come back as lists."""
+
+def encode_value(value: Value, /) -> bytes: ...
+def decode_value(data: Buffer, /) -> Value: ...
+
+# ---------------------------------------------------------------- session (PROTOCOL.md sections 2-5, 8)
+
+@final
+class LoginAsked:
+    name: str
+    instance: str
+    software: str
+    capabilities: list[str]
+
+@final
+class LoggedIn:
+    peer: str  # at the worker: the master's id; at the master: the worker's instance
+    software: str
+    capabilities: list[str]
+    version: int
+
+@final
+class Refused:
+    reason: str
+    text: str
+
+@final
+class Called:
+    call: int
+    method: str
+    args: dict[str, Value]
+
+@final
+class Replied:
+    call: int
+    value: Value
+
+@final
+class CallFailed:
+    call: int
+    type: str
+    text: str
+
+@final
+class StreamOpened:
+    stream: int
+    role: Literal["journal", "upload", "download"]
+    name: str
+    offset: int
+
+@final
+class StreamReadable:
+    """Whole records can be taken, or the stream's end was reached. Said once, until `take` has been called."""
+
+    stream: int
+
+@final
+class StreamWritable:
+    """A send stream has room again, after `room` was 0."""
+
+    stream: int
+
+@final
+class StreamProgress:
+    """The receiver of a send stream moved: `next` was taken, `durable` is safe. After END, durable == final ends it."""
+
+    stream: int
+    next: int
+    durable: int
+    done: bool
+
+@final
+class StreamReset:
+    """The sender gave up. What was not taken is gone."""
+
+    stream: int
+    reason: str
+
+@final
+class StreamStopped:
+    """The receiver of a send stream gave up. The session has sent RESET already."""
+
+    stream: int
+    reason: str
+
+@final
+class Ponged:
+    nonce: int
+
+@final
+class PeerClosed:
+    """CLOSE came, or the transport ended (reason "eof")."""
+
+    reason: str
+    text: str
+
+Event = (
+    LoginAsked
+    | LoggedIn
+    | Refused
+    | Called
+    | Replied
+    | CallFailed
+    | StreamOpened
+    | StreamReadable
+    | StreamWritable
+    | StreamProgress
+    | StreamReset
+    | StreamStopped
+    | Ponged
+    | PeerClosed
+)
+
+@final
+class Session:
+    """One session of the native wire, either role. After any `receive_*` or command: drain `next_event` and `data_to_send`."""
+
+    def __new__(
+        cls,
+        role: Literal["master", "worker"],
+        *,
+        id: str,  # the master's id, or the worker's instance
+        nonce: bytes,  # 32 random bytes
+        name: str = "",  # worker
+        secret: bytes = b"",  # worker
+        stream_window: int = 4194304,
+        connection_window: int = 33554432,
+        streams_max: int = 4096,
+        software: str = "",
+        capabilities: Sequence[str] = (),
+    ) -> Session: ...
+    # from the peer
+    def receive_data(self, data: Buffer, /) -> None: ...
+    def receive_eof(self) -> None: ...
+    # drains
+    def next_event(self) -> Event | None: ...  # raises RemoteProtocolError, in order, for ever after
+    def data_to_send(self, max_bytes: int = 262144, /) -> bytes: ...  # b"" when there is nothing
+    @property
+    def eof_to_send(self) -> bool: ...  # close the transport once data_to_send is empty
+    # commands; LocalProtocolError before any byte is made
+    def admit(self, secret: bytes, /) -> bool: ...  # master; the right proof: LoggedIn follows. False: refused
+    def refuse(self, reason: str, text: str, /) -> None: ...  # master
+    def call(self, method: str, args: Mapping[str, Value], /) -> int: ...
+    def reply(self, call: int, value: Value, /) -> None: ...
+    def fail(self, call: int, type: str, text: str, /) -> None: ...
+    def ping(self, nonce: int, /) -> None: ...
+    def close(self, reason: str, text: str = "", /) -> None: ...
+    # sending streams
+    def open(self, role: Literal["journal", "upload", "download"], name: str, offset: int = 0, /) -> int: ...
+    def room(self, stream: int, /) -> int: ...  # bytes that may be queued now; 0: wait for StreamWritable
+    def write(self, stream: int, data: Buffer, /) -> None: ...  # whole records or parts of them, at most `room`
+    def write_journal(self, stream: int, journal: Journal, /) -> int: ...  # copies what fits; bytes moved
+    def sent(self, stream: int, /) -> int: ...  # the offset up to which bytes were queued
+    def end(self, stream: int, /) -> None: ...
+    def reset(self, stream: int, reason: str, /) -> None: ...
+    # receiving streams
+    def take(self, stream: int, max_bytes: int, /) -> Batch | None: ...  # whole records; None: nothing now
+    def ended(self, stream: int, /) -> bool: ...  # END came and everything was taken
+    def settle(self, stream: int, next: int, durable: int, /) -> None: ...  # credit returns; WINDOW is sent when due
+    def stop(self, stream: int, reason: str, /) -> None: ...
+    # queries
+    def statistics(self) -> dict[str, int]: ...  # bytes_sent, bytes_received, queued, streams, calls
+
+# ---------------------------------------------------------------- records (PROTOCOL.md sections 6 and 7)
+
+@final
+class Record:
+    """A piece of one channel's bytes. `len` and `memoryview` copy nothing."""
+
+    @property
+    def channel(self) -> Literal["stdout", "stderr", "header", "log"]: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def lines(self) -> int: ...  # lines that begin in this record
+    @property
+    def times(self) -> list[float]: ...  # Unix seconds of each of them
+    @property
+    def partial(self) -> bool: ...  # the last byte is not a newline
+    @property
+    def continues(self) -> bool: ...  # the first byte belongs to a line that began earlier
+    @property
+    def time(self) -> float: ...  # of the first byte
+    @property
+    def offset(self) -> int: ...  # of the record in its journal
+    def cut(self, lines: int, /) -> Record: ...  # without what stands before its `lines`-th line start (0: the first)
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Gap:
+    @property
+    def channel(self) -> str: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def lines(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+@final
+class Batch:
+    """Whole records of one stream, [start, end). Decoding is lazy; a malformed record raises RemoteProtocolError when made."""
+
+    @staticmethod
+    def parse(data: Buffer, start: int = 0, /) -> Batch: ...  # bytes that are whole records
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def raw(self) -> memoryview: ...  # the records as on the wire
+    def __len__(self) -> int: ...  # number of records
+    def records(self) -> list[Record]: ...  # log records only, in order
+    def parts(self) -> list[Batch]: ...  # split so that none holds two different named logs, nor records behind `complete`; mostly [self]
+    def channels(self) -> list[tuple[str, str | None]]: ...  # which (channel, log name) occur, in order of first occurrence
+    def channel_bytes(self, channel: str, name: str | None = None, /) -> bytes: ...  # all data of one channel, joined
+    def channel_tail(self, channel: str, name: str | None, carry: bytes, /) -> bytes: ...
+    # ^ the bytes at the end of carry + that channel's data that begin a UTF-8 character without finishing it (0-3)
+    def updates(self) -> dict[str, Value]: ...  # all update records merged, later ones win
+    def gaps(self) -> list[Gap]: ...
+    @property
+    def complete(self) -> bool: ...  # holds the complete record
+    def failure(self) -> tuple[str, str] | None: ...  # of the complete record: (type, text)
+    def receipt(self) -> Receipt | None: ...
+    # transfers
+    def chunks(self) -> list[memoryview]: ...
+    def chunk_bytes(self) -> bytes: ...  # joined
+    def utime(self) -> tuple[float, float] | None: ...
+    @property
+    def unpack(self) -> bool: ...
+    def close(self) -> tuple[int, bytes] | None: ...  # (bytes, blake3)
+
+@final
+class Receipt:
+    @property
+    def chain(self) -> bytes: ...
+    @property
+    def records(self) -> int: ...
+    @property
+    def channels(self) -> dict[str, tuple[int, int, int, int]]: ...  # bytes, lines, bytes in gaps, bytes masked
+
+@final
+class Ledger:
+    """What the receiver counts for itself: chain and channels over all batches so far. Releases the GIL while it hashes."""
+
+    def __new__(cls) -> Ledger: ...
+    def add(self, batch: Batch, /) -> None: ...
+    @property
+    def chain(self) -> bytes: ...
+    @property
+    def offset(self) -> int: ...
+    def receipt(self) -> Receipt: ...  # over what was added, receipt records excepted
+    def agrees(self, receipt: Receipt, /) -> bool: ...
+
+@final
+class Journal:
+    """An append-only sequence of records: in memory (`Journal()`), or a supervisor's ring (`Journal.map`)."""
+
+    def __new__(cls) -> Journal: ...
+    @staticmethod
+    def map(path: str, /) -> Journal: ...  # the ring file of a supervisor; only read here
+    @property
+    def begin(self) -> int: ...  # bytes before it were released
+    @property
+    def end(self) -> int: ...
+    @property
+    def ended(self) -> bool: ...  # the receipt stands
+    def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # whole records from `offset`; copies
+    def release(self, offset: int, /) -> bool: ...  # forget what is before; True: the writer waits for it, ring its bell
+    def wants_bell(self) -> bool: ...  # ring: ask to be told when it grows. True: nothing new since `end` was read
+    # in memory only
+    def append(self, channel: str, data: Buffer, wall_us: int, mono_us: int, name: str | None = None, /) -> None: ...
+    def update(self, values: Mapping[str, Value], /) -> None: ...
+    def gap(self, channel: str, name: str | None, bytes: int, lines: int, reason: str, /) -> None: ...
+    def finish(self, failure: tuple[str, str] | None = None, /) -> None: ...  # complete, then receipt
+
+def chunk_records(data: Buffer, /) -> bytes: ...  # data as chunk records of at most 1 MiB
+def utime_record(accessed: float, modified: float, /) -> bytes: ...
+def unpack_record() -> bytes: ...
+def close_record(length: int, blake3: bytes, /) -> bytes: ...
+
+@final
+class Blake3:
+    """Releases the GIL for pieces of 64 KiB or more."""
+
+    def __new__(cls) -> Blake3: ...
+    def update(self, data: Buffer, /) -> None: ...
+    def digest(self) -> bytes: ...
+    @property
+    def length(self) -> int: ...
+
+# ---------------------------------------------------------------- store
+
+# ---------------------------------------------------------------- supervisor

@@ -1,0 +1,27 @@
+#![doc = include_str!("../PROTOCOL.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+// In the order of the wire: integers, values, frames, login, credit, streams, sessions.
+pub mod error;
+pub mod limits;
+pub mod varint;
+pub mod value;
+pub mod frame;
+pub mod login;
+pub mod decoder;
+pub mod window;
+pub mod stream;
+pub mod event;
+pub mod session;
+// What streams carry: records, and how they are made of a child's bytes.
+pub mod record;
+pub mod line;
+pub mod coalesce;
+pub mod chain;
+pub mod journal;
+pub mod chunk;
+pub mod tar;
