@@ -1,9 +1,6 @@
 #![doc = include_str!("../PROTOCOL.md")]
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
-)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 // In the order of the wire: integers, values, frames, login, credit, streams, sessions.
 pub mod error;
