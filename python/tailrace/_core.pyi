@@ -227,14 +227,8 @@ class Batch:
     def raw(self) -> memoryview: ...  # the records as on the wire
     def __len__(self) -> int: ...  # number of records
     def records(self) -> list[Record]: ...  # log records only, in order
-    def parts(
-        self,
-    ) -> list[
-        Batch
-    ]: ...  # split so that none holds two different named logs, nor records behind `complete`; mostly [self]
-    def channels(
-        self,
-    ) -> list[tuple[str, str | None]]: ...  # which (channel, log name) occur, in order of first occurrence
+    def parts(self) -> list[Batch]: ...  # split so that none holds two different named logs, nor records behind `complete`; mostly [self]
+    def channels(self) -> list[tuple[str, str | None]]: ...  # which (channel, log name) occur, in order of first occurrence
     def channel_bytes(self, channel: str, name: str | None = None, /) -> bytes: ...  # all data of one channel, joined
     def channel_tail(self, channel: str, name: str | None, carry: bytes, /) -> bytes: ...
     # ^ the bytes at the end of carry + that channel's data that begin a UTF-8 character without finishing it (0-3)
@@ -288,9 +282,7 @@ class Journal:
     @property
     def ended(self) -> bool: ...  # the receipt stands
     def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # whole records from `offset`; copies
-    def release(
-        self, offset: int, /
-    ) -> bool: ...  # forget what is before; True: the writer waits for it, ring its bell
+    def release(self, offset: int, /) -> bool: ...  # forget what is before; True: the writer waits for it, ring its bell
     def wants_bell(self) -> bool: ...  # ring: ask to be told when it grows. True: nothing new since `end` was read
     # in memory only
     def append(self, channel: str, data: Buffer, wall_us: int, mono_us: int, name: str | None = None, /) -> None: ...

@@ -29,7 +29,7 @@ class MemoryOutput:
         self._kept_max: float = KEPT_BYTES_MAX
 
     async def append(self, channel: str, data: bytes) -> None:
-        """Adds bytes to a channel. Waits while more than `KEPT_BYTES_MAX` wait to be sent. Cancelled, it has added nothing."""
+        """Adds bytes to a channel. Waits while too much waits to be sent; cancelled, nothing was added."""
         await self._room()
         if data:
             wall_us, mono_us = time.time_ns() // 1000, time.monotonic_ns() // 1000

@@ -1,12 +1,13 @@
 """What every command is made of: its context, its checked arguments, and how it ends.
 
-A command is a class with two methods. The constructor takes a `Context` and checks all arguments: what it raises refuses
-the start of the command. `run` does the work, reports into an `Output` while it goes, and returns an `Outcome`; who runs
-it (`worker/worker.py`) then writes the end of the journal: the reason, the signal, `rc`, `elapsed`, the completion.
+A command is a class with two methods. The constructor takes a `Context` and checks all arguments: what it raises
+refuses the start of the command. `run` does the work, reports into an `Output` while it goes, and returns an `Outcome`;
+who runs it (`worker/worker.py`) then writes the end of the journal: the reason, the signal, `rc`, `elapsed`, the
+completion.
 
-There are two kinds. Commands with children run on a `Supervised` (`worker/supervisor.py`): an interrupt goes to the child,
-`spawn` returns, and `run` goes on to its end. All others run on a `MemoryOutput` (`worker/journal.py`): an interrupt cancels
-`run`, which must have cleaned up after itself and must not need longer than a moment for it.
+There are two kinds. Commands with children run on a `Supervised` (`worker/supervisor.py`): an interrupt goes to the
+child, `spawn` returns, and `run` goes on to its end. All others run on a `MemoryOutput` (`worker/journal.py`): an
+interrupt cancels `run`, which must have cleaned up after itself and must not need longer than a moment for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tailrace._core import Journal, Value
 
 VERSION = "3.3"
-"""The version that every command reports. Buildbot's masters compare it as numbers to know which arguments are understood."""
+"""What every command reports. Buildbot's masters compare it as numbers to know which arguments are understood."""
 
 
 @final
@@ -64,7 +65,7 @@ class Output(Protocol):
     @property
     def journal(self) -> Journal: ...
     async def append(self, channel: str, data: bytes) -> None:
-        """Adds bytes to `stdout`, `stderr`, `header`. Waits while the journal is full. Cancelled, it has added nothing."""
+        """Adds bytes to `stdout`, `stderr`, `header`. Waits while the journal is full; cancelled, nothing was added."""
 
     async def update(self, values: Mapping[str, Value]) -> None:
         """Adds structured updates (`rc`, `stat`, `files`, …)."""
@@ -82,8 +83,8 @@ class Command(Protocol[O_contra]):
     async def run(self, out: O_contra, /) -> Outcome | None:
         """Does the work. `None`: the end of the journal is written by someone else (a supervisor with a final child).
 
-        An `OSError` that it raises becomes `rc` = errno and one line on `header`. A `RemoteError` (or a bug) becomes the
-        failure of the completion.
+        An `OSError` that it raises becomes `rc` = errno and one line on `header`. A `RemoteError` (or a bug) becomes
+        the failure of the completion.
         """
 
 
@@ -106,7 +107,7 @@ class Outcome:
 
 
 async def conclude(out: Output, outcome: Outcome, elapsed_s: float) -> None:
-    """Writes the end of a journal, in the order of PROTOCOL.md section 6: reason, signal, `rc`, `elapsed`, completion."""
+    """Writes the end of a journal in its order (PROTOCOL.md section 6): `rc`, `elapsed`, completion."""
     if outcome.reason is not None:
         await out.update({"failure_reason": outcome.reason})
     if outcome.signal is not None:
