@@ -307,4 +307,46 @@ class Blake3:
 
 # ---------------------------------------------------------------- store
 
+@final
+class LogWriter:
+    """Appends one run's journal to segment files in a directory of its own (rust/store/FORMAT.md). Releases the GIL.
+
+    Everything raises StoreError. A failed `append` (a full disk) leaves the log as it was, and may be repeated.
+    """
+
+    @staticmethod
+    def create(directory: str, segment_bytes: int = 268435456, /) -> LogWriter: ...  # exists, and holds no segment yet
+    @staticmethod
+    def recover(directory: str, segment_bytes: int = 268435456, /) -> LogWriter: ...  # a killed writer's; cuts the torn tail off
+    def append(self, batch: Batch, chain: bytes | None = None, /) -> None: ...  # at `end`; `chain` after it, if known
+    def sync(self) -> None: ...  # everything appended before is safe; appends go on meanwhile
+    def close(self) -> None: ...  # no append follows; sync is included
+    def seal_next(self) -> bool: ...  # after close: compresses one segment. False: none was left
+    def reader(self) -> LogReader: ...  # sees every append at once
+    @property
+    def end(self) -> int: ...
+    @property
+    def chain(self) -> bytes: ...
+    @property
+    def records(self) -> int: ...
+    def totals(self) -> dict[str, tuple[int, int]]: ...  # bytes and lines by channel; keys as in Receipt.channels
+
+@final
+class LogReader:
+    """Reads one run's journal, whatever its size, in constant memory. Releases the GIL. Everything raises StoreError.
+
+    `channel` is `stdout`, `stderr`, `header` or `log:NAME`; `None` means stdout and stderr, counted together.
+    """
+
+    @staticmethod
+    def open(directory: str, /) -> LogReader: ...  # up to the last good record that stands now
+    @property
+    def end(self) -> int: ...
+    def totals(self) -> dict[str, tuple[int, int]]: ...
+    def lines(self, channel: str | None = None, /) -> int: ...  # begun so far
+    def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # at least one record; None: `offset` is the end
+    def find_line(self, line: int, channel: str | None = None, /) -> tuple[int, int] | None: ...
+    # ^ from 1: the record in which it begins, and which of that record's line starts it is (for Record.cut); None: not yet
+    def find_time(self, time: float, /) -> int: ...  # the first record that is not older; `end` if all are
+
 # ---------------------------------------------------------------- supervisor
