@@ -1,0 +1,84 @@
+"""What the benchmarks share: a listener whose Impl counts, and a worker in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+import tailrace
+
+HERE = Path(__file__).parent
+WORKER = "import sys, trio, tailrace; trio.run(lambda: tailrace.run_worker(sys.argv[1], name='w', secret='s', basedir=sys.argv[2]))"
+
+
+@attrs.define
+class Counter(tailrace.RemoteCommandImpl):
+    """Counts bytes, lines and records, and looks at nothing else."""
+
+    bytes: int = 0
+    lines: int = 0
+    records: int = 0
+    rc: int | None = None
+    done: trio.Event = attrs.field(factory=trio.Event)
+
+    async def remote_update(self, updates: tailrace.Updates) -> None:
+        for record in updates.records:
+            if record.channel != "header":
+                self.bytes += len(record)
+                self.lines += record.lines
+                self.records += 1
+        if (rc := updates.get("rc")) is not None:
+            self.rc = rc
+
+    async def remote_complete(self, failure: BaseException | None = None) -> None:
+        if failure is not None:
+            print(f"the command failed: {failure}", file=sys.stderr)
+        self.done.set()
+
+
+class Master:
+    """Takes the one worker."""
+
+    def __init__(self) -> None:
+        self.attached: trio.MemorySendChannel[tailrace.Connection]
+        self.attached, self.workers = trio.open_memory_channel[tailrace.Connection](1)
+
+    async def newConnection(self, conn: tailrace.Connection, workerName: str) -> bool:
+        await conn.remoteSetBuilderList([("bench", "bench")])
+        self.attached.send_nowait(conn)
+        return True
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[tailrace.Connection, subprocess.Popen[bytes]]]:
+    """A Connection to a worker process over loopback TCP; both are gone afterwards."""
+    master = Master()
+    listener = tailrace.Listener(master, "tailrace://127.0.0.1:0")
+    listener.updateRegistration("w", "s")
+    with tempfile.TemporaryDirectory() as home:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(listener.serve)
+            worker = subprocess.Popen([sys.executable, "-c", WORKER, listener.endpoint, home])
+            try:
+                yield await master.workers.receive(), worker
+            finally:
+                worker.terminate()
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(worker.wait)
+                nursery.cancel_scope.cancel()
+
+
+def child() -> str:
+    """The writing child, compiled once."""
+    program = Path(tempfile.gettempdir()) / "tailrace-bench-child"
+    source = HERE / "child.c"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["cc", "-O2", "-o", program, source], check=True)
+    return str(program)

@@ -1,0 +1,70 @@
+"""A log's way from the child to an Impl that counts, beside the bare pipeline that can do nothing else.
+
+The bare pipeline: child → pipe → trio → loopback TCP → trio, reads of 256 KiB, counting newlines.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import attrs
+import trio
+
+from farm import Counter, child, connected
+
+MEGABYTE = 1_000_000
+RELAY = Path(__file__).with_name("relay.py")
+
+
+@attrs.frozen
+class Figure:
+    """One run: bytes a second, and the CPU seconds of the receiving process for each gigabyte."""
+
+    megabytes_s: float
+    cpu_s_per_gb: float
+
+
+async def ours(mode: str, lines: int) -> Figure:
+    async with connected() as (conn, _):
+        counter = Counter()
+        began, cpu = time.perf_counter(), time.process_time()
+        await conn.remoteStartCommand(
+            counter, "bench", "1", "shell", {"command": [child(), mode, str(lines)], "workdir": "."}
+        )
+        await counter.done.wait()
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        assert (counter.rc, counter.bytes, counter.lines) == (0, lines * 80, lines), counter
+        return Figure(counter.bytes / took / MEGABYTE, cpu / (counter.bytes / 1e9))
+
+
+async def bare(mode: str, lines: int) -> Figure:
+    """The limit: the same bytes through two trio processes with nothing in between."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    began, cpu = time.perf_counter(), time.process_time()
+    relay = subprocess.Popen([sys.executable, str(RELAY), str(port), child(), mode, str(lines)])
+    async with listener, await listener.accept() as stream:
+        began, cpu = time.perf_counter(), time.process_time()
+        received = newlines = 0
+        while data := await stream.receive_some(262_144):
+            received += len(data)
+            newlines += data.count(b"\n")
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    await trio.to_thread.run_sync(relay.wait)
+    assert (received, newlines) == (lines * 80, lines)
+    return Figure(received / took / MEGABYTE, cpu / (received / 1e9))
+
+
+async def commands(count: int) -> float:
+    """`true`, one after another: how many a second."""
+    async with connected() as (conn, _):
+        began = time.perf_counter()
+        for number in range(count):
+            counter = Counter()
+            await conn.remoteStartCommand(counter, "bench", str(number), "shell", {"command": ["true"], "workdir": "."})
+            await counter.done.wait()
+            assert counter.rc == 0
+        return count / (time.perf_counter() - began)
