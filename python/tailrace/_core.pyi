@@ -350,3 +350,9 @@ class LogReader:
     def find_time(self, time: float, /) -> int: ...  # the first record that is not older; `end` if all are
 
 # ---------------------------------------------------------------- supervisor
+
+def supervisor_helper_main(fd: int, /) -> None:
+    """The helper process's life: starts a supervisor for each request on the socket `fd`, until its other end is closed.
+
+    Only for a process that does nothing else. Takes the socket over.
+    """
