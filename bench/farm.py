@@ -15,7 +15,10 @@ import trio
 import tailrace
 
 HERE = Path(__file__).parent
-WORKER = "import sys, trio, tailrace; trio.run(lambda: tailrace.run_worker(sys.argv[1], name='w', secret='s', basedir=sys.argv[2]))"
+WORKER = """
+import sys, trio, tailrace
+trio.run(lambda: tailrace.run_worker(sys.argv[1], name="w", secret="s", basedir=sys.argv[2]))
+"""
 
 
 @attrs.define

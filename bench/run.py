@@ -1,4 +1,4 @@
-"""All the whole-process figures, ours and the limit's in one run, alternating: `./dev bench [--quick] [--json FILE]`."""
+"""All whole-process figures, ours and the limit's in one run, alternating: `./dev bench [--quick] [--json FILE]`."""
 
 from __future__ import annotations
 

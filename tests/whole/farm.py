@@ -100,13 +100,10 @@ class Farm:
         worker.line("attached ")
         return worker
 
-    def tailrace(
-        self, *arguments: str | Path, check: bool = True, input: bytes | None = None
-    ) -> subprocess.CompletedProcess[bytes]:
+    def tailrace(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             [*TAILRACE, *map(str, arguments)],
             capture_output=True,
-            input=input,
             timeout=PATIENCE_S * 2,
             env=ENVIRONMENT | {"TAILRACE_DIR": str(self.state)},
             check=False,
