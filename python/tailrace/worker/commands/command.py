@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast, final
 
 import attrs
@@ -22,6 +21,8 @@ import attrs
 from tailrace.errors import RemoteError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tailrace._core import Journal, Value
 
 VERSION = "3.3"
@@ -56,7 +57,7 @@ class Context:
 
     def path(self, *parts: str) -> Path:
         """Joins parts to the builder's directory. An absolute part replaces what is before it, as in `os.path.join`."""
-        return Path(os.path.normpath(self.builder_dir.joinpath(*parts)))
+        return self.builder_dir.joinpath(*parts)
 
 
 class Output(Protocol):
@@ -74,13 +75,13 @@ class Output(Protocol):
         """Ends the journal."""
 
 
-O_contra = TypeVar("O_contra", bound=Output, contravariant=True)
+OutputT_contra = TypeVar("OutputT_contra", bound=Output, contravariant=True)
 
 
-class Command(Protocol[O_contra]):
+class Command(Protocol[OutputT_contra]):
     """One command, made from a `Context`; see the module's docstring."""
 
-    async def run(self, out: O_contra, /) -> Outcome | None:
+    async def run(self, out: OutputT_contra, /) -> Outcome | None:
         """Does the work. `None`: the end of the journal is written by someone else (a supervisor with a final child).
 
         An `OSError` that it raises becomes `rc` = errno and one line on `header`. A `RemoteError` (or a bug) becomes

@@ -1,0 +1,308 @@
+"""The transfers: `uploadFile` and `uploadDirectory` to the master, `downloadFile` and `downloadDirectory` from it.
+
+Files are read and written in threads, in pieces of a megabyte; the Proxies keep many pieces in flight. What arrives is
+put in its place only when it is complete and its digest agrees: a transfer that fails or is interrupted leaves the old
+file as it was, on either side. Then `rc` is 1, and one line on `stderr` says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Literal, Protocol, cast, final
+
+import trio
+from tailrace.files import AtomicFile, Unpacker, pack
+
+from tailrace.errors import ConnectionClosed, ConnectionLost, LimitExceeded, RemoteError, TailraceError
+
+from .child import error_text, make_directory
+from .command import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from tailrace.worker.journal import MemoryOutput
+
+    from .command import Arguments, Context
+
+PIECE_BYTES = 1024 * 1024
+"""What is read at once: a thread's start (some 50 µs) is little beside the time that a megabyte takes."""
+
+GOODBYE_S = 5.0
+"""How long an interrupted transfer may take to tell the master so."""
+
+
+class Remote(Protocol):
+    """What a transfer needs of a Proxy of `link`."""
+
+    async def callRemote(self, message: str, /, *args: object) -> object: ...
+
+
+class Writer(Remote, Protocol):
+    """A Proxy for what the master writes. `close` comes last, and returns when all is in its place there."""
+
+    async def abort(self, reason: str, /) -> None: ...
+
+
+@final
+class UploadFile:
+    """`uploadFile`: sends the file `workersrc` (in `workdir`) to `writer`.
+
+    Arguments: `workersrc` (or `slavesrc`), `workdir` ("."), `writer`, `maxsize` (bytes; a larger file fails),
+    `keepstamp` (send the file's times), `blocksize` (the wires that need one look at it; ours does not).
+    """
+
+    def __init__(self, context: Context) -> None:
+        arguments = context.arguments
+        self._path = _worker_path(context, arguments.either("workersrc", "slavesrc"))
+        self._writer = _writer(arguments)
+        self._budget = _Budget(arguments)
+        self._keepstamp = arguments.flag("keepstamp", False)
+
+    async def run(self, out: MemoryOutput, /) -> Outcome:
+        return await _ended(out, f"cannot upload {self._path}", self._send, self._writer.abort)
+
+    async def _send(self) -> None:
+        source = await _Source.open(self._path)
+        try:
+            self._budget.check(source.found.st_size)
+            while piece := await source.read():
+                self._budget.spend(len(piece))
+                await self._writer.callRemote("write", piece)
+            if self._keepstamp:
+                await self._writer.callRemote("utime", (source.found.st_atime, source.found.st_mtime))
+            await self._writer.callRemote("close")
+        finally:
+            source.close()
+
+
+@final
+class UploadDirectory:
+    """`uploadDirectory`: sends the tree `workersrc` (in `workdir`) to `writer`, as a tar stream made on the way.
+
+    Arguments: as `uploadFile` without `keepstamp`; `maxsize` bounds the stream; `compress` is None, `gz` or `bz2`.
+    """
+
+    def __init__(self, context: Context) -> None:
+        arguments = context.arguments
+        self._path = _worker_path(context, arguments.either("workersrc", "slavesrc"))
+        self._writer = _writer(arguments)
+        self._budget = _Budget(arguments)
+        self._compress = _compression(arguments)
+
+    async def run(self, out: MemoryOutput, /) -> Outcome:
+        return await _ended(out, f"cannot upload {self._path}", self._send, self._writer.abort)
+
+    async def _send(self) -> None:
+        async with aclosing(pack(self._path, compress=self._compress)) as pieces:
+            async for piece in pieces:
+                self._budget.spend(len(piece))
+                await self._writer.callRemote("write", piece)
+        await self._writer.callRemote("unpack")
+        await self._writer.callRemote("close")
+
+
+@final
+class DownloadFile:
+    """`downloadFile`: takes the file `workerdest` (in `workdir`), whose parents are made, from `reader`.
+
+    Arguments: `workerdest` (or `slavedest`), `workdir` ("."), `reader`, `maxsize` (bytes; a larger file fails), `mode`
+    (permission bits), `blocksize` (as for `uploadFile`).
+    """
+
+    def __init__(self, context: Context) -> None:
+        arguments = context.arguments
+        self._path = _worker_path(context, arguments.either("workerdest", "slavedest"))
+        self._reader = _remote(arguments, "reader")
+        self._budget = _Budget(arguments)
+        self._mode = arguments.count("mode")
+
+    async def run(self, out: MemoryOutput, /) -> Outcome:
+        return await _ended(out, f"cannot download {self._path}", self._receive, self._give_up)
+
+    async def _receive(self) -> None:
+        await make_directory(self._path.parent)
+        async with AtomicFile(self._path) as target:
+            while piece := await _read(self._reader):
+                self._budget.spend(len(piece))
+                await target.write(piece)
+            await target.commit(mode=self._mode)
+        await self._reader.callRemote("close")
+
+    async def _give_up(self, _reason: str) -> None:
+        await self._reader.callRemote("close")
+
+
+@final
+class DownloadDirectory:
+    """`downloadDirectory`: takes the tree `workerdest` (in `workdir`), whose parents are made, from a tar stream.
+
+    Arguments: `workerdest`, `workdir` ("."), `reader`, `maxsize` (bytes of the stream). Not one of Buildbot's commands.
+    """
+
+    def __init__(self, context: Context) -> None:
+        arguments = context.arguments
+        self._path = _worker_path(context, "workerdest")
+        self._reader = _remote(arguments, "reader")
+        self._budget = _Budget(arguments)
+
+    async def run(self, out: MemoryOutput, /) -> Outcome:
+        return await _ended(out, f"cannot download {self._path}", self._receive, self._give_up)
+
+    async def _receive(self) -> None:
+        await make_directory(self._path.parent)
+        async with Unpacker(self._path) as target:
+            while piece := await _read(self._reader):
+                self._budget.spend(len(piece))
+                await target.write(piece)
+            await target.commit()
+        await self._reader.callRemote("close")
+
+    async def _give_up(self, _reason: str) -> None:
+        await self._reader.callRemote("close")
+
+
+async def _ended(
+    out: MemoryOutput, what: str, work: Callable[[], Awaitable[None]], give_up: Callable[[str], Awaitable[None]]
+) -> Outcome:
+    """Does the work of a transfer. Where that fails or is cancelled, the master is told, and drops what it has."""
+    try:
+        await work()
+    except trio.Cancelled:
+        await _goodbye(give_up, "interrupted")
+        raise
+    except OSError as error:
+        reason = error_text(error)
+    except (ConnectionLost, ConnectionClosed):
+        raise
+    except TailraceError as error:
+        reason = error.text if isinstance(error, RemoteError) else str(error)
+    else:
+        return Outcome(rc=0)
+    await _goodbye(give_up, reason)
+    await out.append("stderr", f"{what}: {reason}\n".encode(errors="replace"))
+    return Outcome(rc=1)
+
+
+async def _goodbye(give_up: Callable[[str], Awaitable[None]], reason: str) -> None:
+    with trio.move_on_after(GOODBYE_S, shield=True), suppress(TailraceError):
+        await give_up(reason)
+
+
+@final
+class _Budget:
+    """How many bytes a transfer may still move."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self._max = arguments.count("maxsize")
+        self._spent = 0
+
+    def check(self, size: int) -> None:
+        """Raises `LimitExceeded` when so many bytes more would be too many."""
+        if self._max is not None and self._spent + size > self._max:
+            raise LimitExceeded(f"larger than maxsize, {self._max} bytes")
+
+    def spend(self, size: int) -> None:
+        self.check(size)
+        self._spent += size
+
+
+@final
+class _Source:
+    """A file that is read in threads. A read that is cancelled leaves its thread behind, which then closes the file."""
+
+    def __init__(self, descriptor: int, found: os.stat_result) -> None:
+        self.found = found
+        self._descriptor = descriptor
+        self._busy = threading.Lock()
+        self._closing = False
+
+    @classmethod
+    async def open(cls, path: Path) -> _Source:
+        """Opens it. Cancelled while the open hangs (a pipe without a writer), its thread is left behind."""
+        abandoned = threading.Event()
+        try:
+            opened = await trio.to_thread.run_sync(_open_to_read, path, abandoned, abandon_on_cancel=True)
+        except trio.Cancelled:
+            abandoned.set()
+            raise
+        return cls(*opened)
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end."""
+        return await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+
+    def close(self) -> None:
+        """Closes it, or lets the thread that still reads do that."""
+        self._closing = True
+        self._close_if_idle()
+
+    def _read(self) -> bytes:
+        with self._busy:
+            data = b"" if self._closing else os.read(self._descriptor, PIECE_BYTES)
+        if self._closing:
+            self._close_if_idle()
+        return data
+
+    def _close_if_idle(self) -> None:
+        if self._busy.acquire(blocking=False):
+            try:
+                if self._descriptor >= 0:
+                    os.close(self._descriptor)
+                    self._descriptor = -1
+            finally:
+                self._busy.release()
+
+
+def _open_to_read(path: Path, abandoned: threading.Event) -> tuple[int, os.stat_result]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if abandoned.is_set():
+            raise InterruptedError(errno.EINTR, "nobody waits for this file any more", str(path))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, found
+
+
+async def _read(reader: Remote) -> bytes:
+    return cast(bytes, await reader.callRemote("read", PIECE_BYTES))
+
+
+def _worker_path(context: Context, name: str) -> Path:
+    arguments = context.arguments
+    text = arguments.text(name)
+    if not text:
+        raise arguments.wrong(name, "a path that is not empty")
+    return context.path(arguments.text("workdir", "."), os.path.expanduser(text))
+
+
+def _remote(arguments: Arguments, name: str) -> Remote:
+    value = arguments.raw(name)
+    if not callable(getattr(value, "callRemote", None)):
+        raise arguments.wrong(name, "an Impl of the master")
+    return cast(Remote, value)
+
+
+def _writer(arguments: Arguments) -> Writer:
+    return cast(Writer, _remote(arguments, "writer"))
+
+
+def _compression(arguments: Arguments) -> Literal["gz", "bz2"] | None:
+    match arguments.optional_text("compress"):
+        case None:
+            return None
+        case "gz":
+            return "gz"
+        case "bz2":
+            return "bz2"
+        case _:
+            raise arguments.wrong("compress", "None, 'gz' or 'bz2'")

@@ -1,0 +1,272 @@
+"""A worker as a process: attach to a master, serve it, attach again; and end when told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, final
+
+import attrs
+import trio
+from tailrace.link.dial import dial
+
+from tailrace._core import __version__
+from tailrace.errors import LocalProtocolError, LoginRefused, TailraceError
+from tailrace.limits import Limits
+
+from .config import Manners, read_config
+from .identity import locked
+from .worker import open_worker
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from tailrace.link.dial import WorkerConnection
+
+    from .worker import Worker
+
+logger = logging.getLogger("tailrace.worker")
+
+BACKOFF_FIRST_S = 1.0
+BACKOFF_FACTOR = 1.5
+BACKOFF_MAX_S = 60.0
+"""Buildbot's numbers: soon after a master's restart, and no flood while it is away."""
+
+REPLY_S = 0.2
+"""After `remoteShutdown` the answer needs a moment to leave; the master may close first. Buildbot's number."""
+
+
+@attrs.frozen(kw_only=True)
+class WorkerState:
+    """What a worker tells about its connection.
+
+    Attributes:
+        state: `connecting`, `attached`, `waiting` (for the next attempt), `draining`, `stopped`.
+        endpoint: The master's, as it was given.
+        reason: Why the worker is not attached, one line.
+        retry_s: How long it waits.
+    """
+
+    state: Literal["connecting", "attached", "waiting", "draining", "stopped"]
+    endpoint: str = ""
+    reason: str = ""
+    retry_s: float = 0.0
+
+    def __str__(self) -> str:
+        match self.state:
+            case "waiting":
+                return f"{self.endpoint}: {self.reason}; trying again in {self.retry_s:.0f} s"
+            case "stopped" | "draining":
+                return f"{self.state}: {self.reason}" if self.reason else self.state
+            case _:
+                return f"{self.state} {self.endpoint}"
+
+
+async def run_worker(
+    *,
+    master: str | Sequence[str],
+    name: str,
+    secret: str,
+    basedir: str | os.PathLike[str],
+    reconnect: bool = True,
+    tls: ssl.SSLContext | None = None,
+    limits: Limits | None = None,
+    on_state: Callable[[WorkerState], None] | None = None,
+) -> None:
+    """Serves a master until it calls `remoteShutdown`.
+
+    Args:
+        master: An endpoint, or several, which are tried in turn; the worker is attached to one at a time.
+        basedir: The worker's directory, made if it is missing; one process at a time may use it.
+        reconnect: Try for ever, with growing pauses. False: raise what went wrong.
+        on_state: Told of every attempt, and why it failed. Synchronous; must not raise.
+
+    Raises:
+        LocalProtocolError: Another process uses `basedir`.
+        LoginRefused, ConnectionLost, OSError: With `reconnect=False`.
+
+    Cancelled, it kills what runs; the master sees a lost connection.
+    """
+    target = _Target(
+        endpoints=(master,) if isinstance(master, str) else tuple(master),
+        name=name,
+        secret=secret,
+        tls=tls,
+        limits=limits or Limits(),
+        tell=on_state or _say_nothing,
+    )
+    async with _opened(basedir, target.limits, Manners()) as (worker, instance):
+        await _Attacher(target, worker, instance).run(reconnect=reconnect)
+
+
+async def serve_worker(
+    directory: Path, *, drain_timeout: float = 60.0, announce: Callable[[WorkerState], None] | None = None
+) -> None:
+    """Serves as `tailrace.toml` in `directory` says, until `remoteShutdown` or a signal.
+
+    SIGTERM and SIGINT: takes no more commands, waits at most `drain_timeout` seconds for those that run, interrupts the
+    rest, and ends; a second one interrupts at once. SIGHUP: the same without the timeout.
+
+    Raises:
+        LocalProtocolError: The settings are wrong, or another process serves here.
+        OSError: A file cannot be read.
+    """
+    config = read_config(directory)
+    target = _Target(
+        endpoints=config.masters,
+        name=config.name,
+        secret=config.secret,
+        tls=config.tls,
+        limits=config.limits,
+        tell=announce or _say_nothing,
+    )
+    async with (
+        _opened(directory, config.limits, config.manners) as (worker, instance),
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(_obey_signals, worker, drain_timeout, target.tell)
+        await _Attacher(target, worker, instance).run(reconnect=True)
+        nursery.cancel_scope.cancel()
+
+
+def _some(_target: _Target, _attribute: attrs.Attribute[tuple[str, ...]], endpoints: tuple[str, ...]) -> None:
+    if not endpoints:
+        raise LocalProtocolError("a worker needs the endpoint of one master at least")
+
+
+@attrs.frozen(kw_only=True)
+class _Target:
+    endpoints: tuple[str, ...] = attrs.field(validator=_some)
+    name: str
+    secret: str = attrs.field(repr=False)
+    tls: ssl.SSLContext | None
+    limits: Limits
+    tell: Callable[[WorkerState], None]
+
+
+@asynccontextmanager
+async def _opened(
+    directory: str | os.PathLike[str], limits: Limits, manners: Manners
+) -> AsyncIterator[tuple[Worker, str]]:
+    basedir = Path(os.path.abspath(directory))  # noqa: ASYNC240 - looks at nothing but the current directory
+    with locked(basedir) as instance:
+        async with open_worker(basedir, manners, limits) as worker:
+            yield worker, instance
+
+
+@final
+class _Attacher:
+    """Keeps a worker attached to one of its masters."""
+
+    def __init__(self, target: _Target, worker: Worker, instance: str) -> None:
+        self._target = target
+        self._worker = worker
+        self._instance = instance
+        self._attempts = 0
+
+    async def run(self, *, reconnect: bool) -> None:
+        """Returns when the worker has stopped. Raises what ended the last attempt, unless `reconnect`."""
+        while True:
+            for last, endpoint in _with_last(self._target.endpoints):
+                error = await self._attach(endpoint)
+                if self._worker.stopped.is_set() or error is None:
+                    self._target.tell(WorkerState(state="stopped"))
+                    return
+                if not reconnect and last:
+                    raise error
+                await self._pause(endpoint, error, last)
+
+    async def _attach(self, endpoint: str) -> TailraceError | OSError | None:
+        """One connection, from the first attempt to its end. None: the worker stopped."""
+        self._target.tell(WorkerState(state="connecting", endpoint=endpoint))
+        attachment = self._worker.attachment()
+        try:
+            async with dial(
+                endpoint,
+                name=self._target.name,
+                secret=self._target.secret,
+                instance=self._instance,
+                handler=attachment,
+                tls=self._target.tls,
+                limits=self._target.limits,
+                software=f"tailrace {__version__}",
+            ) as connection:
+                self._attempts = 0
+                self._target.tell(WorkerState(state="attached", endpoint=endpoint))
+                return await self._serve(connection)
+        except (OSError, TailraceError) as error:
+            return error
+        finally:
+            with trio.CancelScope(shield=True):
+                await attachment.lost("the connection to the master was lost")
+
+    async def _serve(self, connection: WorkerConnection) -> TailraceError | None:
+        """Until the connection ends, or the worker stops."""
+        why: TailraceError | None = None
+
+        async def watch() -> None:
+            nonlocal why
+            why = await connection.wait_closed()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await self._worker.stopped.wait()
+            await self._worker.interrupt_all("the worker stops")
+            with trio.move_on_after(REPLY_S):
+                await connection.wait_closed()
+            connection.loseConnection()
+            nursery.cancel_scope.cancel()
+        return why
+
+    async def _pause(self, endpoint: str, error: TailraceError | OSError, last: bool) -> None:
+        """Before the next attempt. Another master is tried soon, the same one later and later."""
+        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * BACKOFF_FACTOR**self._attempts)
+        pause_s = random.uniform(delay_s / 2, delay_s) if last else 0.0
+        self._attempts += last
+        reason = _why(error)
+        logger.warning("%s: %s", endpoint, reason)
+        self._target.tell(WorkerState(state="waiting", endpoint=endpoint, reason=reason, retry_s=pause_s))
+        with trio.move_on_after(pause_s):
+            await self._worker.stopped.wait()
+
+
+async def _obey_signals(
+    worker: Worker,
+    drain_timeout_s: float,
+    tell: Callable[[WorkerState], None],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            urgent = 0
+            async for number in signals:
+                hangup = number == signal.SIGHUP
+                urgent += not hangup
+                timeout_s = None if hangup else drain_timeout_s if urgent == 1 else 0.0
+                reason = f"{signal.Signals(number).name}, {worker.commands} commands run"
+                tell(WorkerState(state="draining", reason=reason))
+                nursery.start_soon(worker.drain, timeout_s)
+
+
+def _why(error: TailraceError | OSError) -> str:
+    """One line for people, with what they can do where that is known."""
+    if isinstance(error, LoginRefused) and error.reason == "credentials":
+        return f"{error}; check the worker's name and its secret"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return str(error)
+
+
+def _with_last(endpoints: tuple[str, ...]) -> list[tuple[bool, str]]:
+    return [(index == len(endpoints) - 1, endpoint) for index, endpoint in enumerate(endpoints)]
+
+
+def _say_nothing(_state: WorkerState) -> None:
+    pass

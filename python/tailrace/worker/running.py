@@ -1,0 +1,170 @@
+"""One command while it runs: the work, the sending of its journal, and the ways to stop it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
+
+import trio
+
+from tailrace.errors import TailraceError
+
+from .commands.child import error_rc, error_text
+from .commands.command import Outcome, Output, conclude
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tailrace._core import Journal
+
+    from .commands.command import Command
+    from .journal import MemoryOutput
+    from .supervisor import Supervised
+
+OutputT = TypeVar("OutputT", bound=Output)
+
+logger = logging.getLogger("tailrace.worker")
+
+STOP_S = 30.0
+"""How long an interrupted command may take beyond the times of its own escalation before it is given up."""
+
+
+class Sent(Protocol):
+    """The reading end of an `Output`, as `link` takes it."""
+
+    @property
+    def journal(self) -> Journal: ...
+    async def wait_grown(self, end: int) -> None: ...
+    def released(self, offset: int) -> None: ...
+
+
+class Job(Protocol):
+    """The two kinds of commands, seen alike."""
+
+    @property
+    def sent(self) -> Sent: ...
+    async def work(self) -> None:
+        """Does the work and writes the end of the journal."""
+
+    async def interrupt(self, why: str) -> None:
+        """Makes `work` come to its end soon. Harmless when it is over."""
+
+    async def aclose(self) -> None:
+        """Nothing is left afterwards. Bounded, and shielded from cancellation."""
+
+
+@final
+class Running:
+    """A command, from its start until its completion is durable at the master, or nobody is there to know it."""
+
+    def __init__(self, job: Job, title: str, send: Callable[[Sent], Awaitable[None]]) -> None:
+        self.title = title
+        self._job = job
+        self._send = send
+        self._stopping = trio.Event()
+
+    async def run(self) -> None:
+        """Runs it to its end. Cancelled, it kills what runs and reports nothing more."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._job.work)
+                nursery.start_soon(self._give_up, nursery.cancel_scope)
+                await self._deliver()
+                nursery.cancel_scope.cancel()
+        finally:
+            await self._job.aclose()
+
+    async def interrupt(self, why: str) -> None:
+        """Asks it to end; returns at once. A second time is harmless."""
+        if not self._stopping.is_set():
+            logger.info("%s: interrupted: %s", self.title, why)
+            self._stopping.set()
+        await self._job.interrupt(why)
+
+    async def _deliver(self) -> None:
+        try:
+            await self._send(self._job.sent)
+        except TailraceError as error:
+            # Nobody listens any more: stop the work, and let it write its end into the void.
+            await self.interrupt(str(error))
+            await _discard(self._job.sent)
+
+    async def _give_up(self, scope: trio.CancelScope) -> None:
+        await self._stopping.wait()
+        await trio.sleep(STOP_S)
+        logger.error("%s: did not end within %g s of its interrupt, and is given up", self.title, STOP_S)
+        scope.cancel()
+
+
+@final
+class PlainJob:
+    """A command without children. An interrupt cancels it."""
+
+    def __init__(self, command: Command[MemoryOutput], out: MemoryOutput, interrupted_rc: int) -> None:
+        self.sent: Sent = out
+        self._command = command
+        self._out = out
+        self._interrupted_rc = interrupted_rc
+        self._scope = trio.CancelScope()
+
+    async def work(self) -> None:
+        started = trio.current_time()
+        outcome: Outcome | None = None
+        with self._scope:
+            outcome = await _outcome(self._command, self._out)
+        if outcome is None:
+            outcome = Outcome(rc=self._interrupted_rc, reason="interrupted")
+        await conclude(self._out, outcome, trio.current_time() - started)
+
+    async def interrupt(self, why: str) -> None:
+        self._scope.cancel(reason=why)
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        self._out.abandon()
+
+
+@final
+class SupervisedJob:
+    """A command with children. An interrupt goes to the supervisor, which ends the child that runs."""
+
+    def __init__(self, command: Command[Supervised], out: Supervised) -> None:
+        self.sent: Sent = out
+        self._command = command
+        self._out = out
+
+    async def work(self) -> None:
+        started = trio.current_time()
+        outcome = await _outcome(self._command, self._out)
+        if outcome is not None:
+            await conclude(self._out, outcome, trio.current_time() - started)
+
+    async def interrupt(self, why: str) -> None:
+        await self._out.interrupt(why)
+
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._out.aclose()
+
+
+async def _outcome(command: Command[OutputT], out: OutputT) -> Outcome | None:
+    """Runs a command; whatever it raises becomes an outcome. A worker outlives the faults of its commands."""
+    try:
+        return await command.run(out)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        await out.append("header", f"{where}{error_text(error)}\n".encode(errors="replace"))
+        return Outcome(rc=error_rc(error))
+    except TailraceError as error:
+        return Outcome(rc=-1, failure=(type(error).__name__, str(error)))
+    except Exception as error:
+        logger.exception("a command failed by a fault of its own")
+        return Outcome(rc=-1, failure=(type(error).__name__, str(error)))
+
+
+async def _discard(source: Sent) -> None:
+    """Reads a journal to its end for nobody, so that its writer need not wait."""
+    while not source.journal.ended:
+        end = source.journal.end
+        source.released(end)
+        await source.wait_grown(end)

@@ -1,0 +1,226 @@
+"""What a worker does when a master calls. A `Worker` lives as long as the process, an `Attachment` as a connection."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from tailrace.errors import CommandIdInUse, LimitExceeded, RemoteError, UnknownCommand
+
+from .commands import PLAIN, SUPERVISED
+from .commands.child import error_text
+from .commands.command import Context
+from .info import worker_info
+from .journal import MemoryOutput
+from .leftovers import remove_leftovers
+from .running import PlainJob, Running, SupervisedJob
+from .supervisor import open_supervisors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+    from tailrace._core import Value
+    from tailrace.limits import Limits
+    from tailrace.link import RemoteCommandProxy
+
+    from .config import Manners
+    from .running import Job
+    from .supervisor import Supervisors
+
+logger = logging.getLogger("tailrace.worker")
+
+SUPERVISORS = ".tailrace"
+"""Where supervisors keep their journals, in the worker's directory."""
+
+STOP_S = 10.0
+"""How long interrupted commands may take to say that they ended, before the worker goes."""
+
+
+@asynccontextmanager
+async def open_worker(basedir: Path, manners: Manners, limits: Limits) -> AsyncIterator[Worker]:
+    """A worker in `basedir`. On exit whatever still runs is killed."""
+    async with open_supervisors(basedir / SUPERVISORS) as supervisors, trio.open_nursery() as nursery:
+        yield Worker(basedir, manners, limits, supervisors, nursery)
+        nursery.cancel_scope.cancel()
+
+
+@final
+class Worker:
+    """All commands of a worker, and whether it takes more of them."""
+
+    def __init__(
+        self, basedir: Path, manners: Manners, limits: Limits, supervisors: Supervisors, nursery: trio.Nursery
+    ) -> None:
+        self.basedir = basedir
+        self.manners = manners
+        self.limits = limits
+        self.supervisors = supervisors
+        self.stopped = trio.Event()
+        """Set when the worker is to go: after `remoteShutdown`, or when it is drained."""
+        self.draining = False
+        self._nursery = nursery
+        self._running: set[Running] = set()
+        self._idle = trio.Event()
+        self._idle.set()
+        self._attachments = 0
+
+    def attachment(self) -> Attachment:
+        """What a new connection calls."""
+        self._attachments += 1
+        return Attachment(self, self._attachments)
+
+    @property
+    def commands(self) -> int:
+        """How many commands run."""
+        return len(self._running)
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Takes no command any more, waits until none runs, and sets `stopped`. After `timeout_s` it interrupts them.
+
+        Cancelled, the worker still takes no command.
+        """
+        self.draining = True
+        with trio.move_on_after(float("inf") if timeout_s is None else timeout_s):
+            await self._idle.wait()
+        await self.interrupt_all("the worker stops")
+        self.stopped.set()
+
+    async def interrupt_all(self, why: str) -> None:
+        """Interrupts all commands, and waits a bounded time until they have ended and the master knows it."""
+        for running in list(self._running):
+            await running.interrupt(why)
+        with trio.move_on_after(STOP_S):
+            await self._idle.wait()
+
+    def start(self, running: Running, ended: Callable[[], object]) -> None:
+        """Lets a command run in the background. `ended` is called when it is over."""
+        self._running.add(running)
+        if self._idle.is_set():
+            self._idle = trio.Event()
+        self._nursery.start_soon(self._run, running, ended)
+
+    def tidy(self, keep: set[str]) -> None:
+        """Removes directories that belong to no builder, in the background."""
+        self._nursery.start_soon(remove_leftovers, self.basedir, keep)
+
+    async def _run(self, running: Running, ended: Callable[[], object]) -> None:
+        try:
+            await running.run()
+        finally:
+            ended()
+            self._running.discard(running)
+            if not self._running:
+                self._idle.set()
+
+
+@final
+class Attachment:
+    """What one connection's master may call: the handler of `tailrace.link.dial`."""
+
+    def __init__(self, worker: Worker, serial: int) -> None:
+        self._worker = worker
+        self._serial = serial
+        self._builders: dict[str, str] = {}
+        self._commands: dict[str, tuple[Running, tuple[object, ...]]] = {}
+
+    async def lost(self, why: str) -> None:
+        """The connection is over: its commands are interrupted. Nobody will be told how they end."""
+        for running, _ in list(self._commands.values()):
+            await running.interrupt(why)
+
+    async def print(self, message: str) -> None:
+        """Writes the message to the worker's log."""
+        logger.info("message from the master: %s", message)
+        await trio.lowlevel.checkpoint()
+
+    async def getWorkerInfo(self) -> dict[str, Value]:
+        return await trio.to_thread.run_sync(worker_info, self._worker.basedir, self._worker.manners)
+
+    async def setBuilderList(self, builders: list[tuple[str, str]]) -> list[str]:
+        """Replaces the list of builders, and makes their directories. Commands of builders that are gone run on."""
+        wanted = {name: _relative(directory) for name, directory in builders}
+        for directory in wanted.values():
+            await self._make_builder_directory(directory)
+        self._builders = wanted
+        if self._worker.manners.delete_leftover_dirs:
+            self._worker.tidy({directory.split("/", 1)[0] for directory in wanted.values()})
+        return list(wanted)
+
+    async def startBuild(self, builder: str) -> None:
+        self._builder_dir(builder)
+        await trio.lowlevel.checkpoint()
+
+    async def startCommand(
+        self, builder: str, command: str, name: str, args: Mapping[str, object], proxy: RemoteCommandProxy
+    ) -> None:
+        """Accepts a command, which then runs in the background; or raises what refuses it."""
+        asked = (builder, name, {key: value for key, value in args.items() if not hasattr(value, "callRemote")})
+        if command in self._commands:
+            if self._commands[command][1] == asked:
+                return
+            raise CommandIdInUse(f"a command {command!r} runs already")
+        if self._worker.draining:
+            raise RemoteError("Draining", "this worker stops soon and takes no new commands")
+        if self._worker.commands >= self._worker.limits.commands_max:
+            raise LimitExceeded(f"{self._worker.commands} commands run already, which is the limit of this worker")
+        context = Context(
+            command=command,
+            name=name,
+            basedir=self._worker.basedir,
+            builder_dir=self._builder_dir(builder),
+            args=args,
+        )
+        job = await self._job(context)
+        running = Running(job, f"{name} {command}", proxy.send)
+        self._commands[command] = running, asked
+        self._worker.start(running, partial(self._commands.pop, command, None))
+
+    async def interruptCommand(self, builder: str, command: str, why: str) -> None:
+        """Interrupts a command. One that is not there, or over, is fine."""
+        del builder
+        if command in self._commands:
+            await self._commands[command][0].interrupt(why)
+        await trio.lowlevel.checkpoint()
+
+    async def shutdown(self) -> None:
+        """Makes the worker end."""
+        logger.info("the master shuts this worker down")
+        self._worker.stopped.set()
+        await trio.lowlevel.checkpoint()
+
+    async def _job(self, context: Context) -> Job:
+        """A command of that name, its arguments checked, its journal open."""
+        if entry := PLAIN.get(context.name):
+            return PlainJob(entry.make(context), MemoryOutput(), entry.interrupted_rc)
+        make = SUPERVISED.get(context.name)
+        if make is None:
+            raise UnknownCommand(f"this worker has no command {context.name!r}")
+        command = make(context)
+        # The number keeps apart what a new connection starts and what of an older one's commands is not quite dead.
+        return SupervisedJob(command, await self._worker.supervisors.start(f"{self._serial}.{context.command}"))
+
+    def _builder_dir(self, builder: str) -> Path:
+        if builder not in self._builders:
+            raise RemoteError("UnknownBuilder", f"there is no builder {builder!r} on this worker")
+        return self._worker.basedir / self._builders[builder]
+
+    async def _make_builder_directory(self, directory: str) -> None:
+        path = self._worker.basedir / directory
+        try:
+            await trio.to_thread.run_sync(lambda: path.mkdir(parents=True, exist_ok=True), abandon_on_cancel=True)
+        except OSError as error:
+            raise RemoteError("OSError", f"cannot make the builder's directory {path}: {error_text(error)}") from error
+
+
+def _relative(directory: str) -> str:
+    """A builder's directory, which must lie in the worker's."""
+    normal = os.path.normpath(directory or ".")
+    if os.path.isabs(normal) or normal.split("/", 1)[0] in ("..", SUPERVISORS) or "\0" in normal:
+        raise RemoteError("WrongArgument", f"the builder's directory {directory!r} is not below the worker's")
+    return normal
