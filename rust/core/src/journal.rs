@@ -1,4 +1,19 @@
 //! A journal: the append-only sequence of a command's records, addressed by absolute offset (PROTOCOL.md section 6).
+//!
+//! [`Source`] is what a reader needs of one, wherever its bytes lie. [`Writer`] makes the records, the chain and the
+//! counts, and puts the bytes behind a [`Tail`]: a supervisor's ring, or the memory of a [`MemoryJournal`].
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::channel::Channel;
+use crate::coalesce::Sink;
+use crate::error::UsageError;
+use crate::ledger::Ledger;
+use crate::limits::{LOG_DATA_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::line::lines_begun;
+use crate::record::{self, Gap, Piece, Run, kind};
+use crate::value::{Value, encode, map};
 
 /// Where the bytes of a journal can be read: in memory, or in a supervisor's ring.
 pub trait Source: Send + Sync {
@@ -12,4 +27,201 @@ pub trait Source: Send + Sync {
     fn read(&self, offset: u64, max: usize, sink: &mut dyn FnMut(&[u8])) -> usize;
     /// Forgets what stands before `offset`. True: the writer waits for room and wants to be told.
     fn release(&self, offset: u64) -> bool;
+}
+
+/// Where a writer's records go.
+pub trait Tail {
+    /// Appends one whole record that lies in these parts. The writer's owner has seen to it that there is room.
+    fn append(&mut self, parts: [&[u8]; 3]);
+
+    /// The largest record that may be appended, its length prefix excluded.
+    fn record_bytes_max(&self) -> usize {
+        RECORD_BYTES_MAX
+    }
+}
+
+impl Tail for VecDeque<u8> {
+    fn append(&mut self, parts: [&[u8]; 3]) {
+        for part in parts {
+            self.extend(part);
+        }
+    }
+}
+
+impl Tail for Vec<u8> {
+    fn append(&mut self, parts: [&[u8]; 3]) {
+        for part in parts {
+            self.extend_from_slice(part);
+        }
+    }
+}
+
+/// Makes a journal's records. A channel's bytes come either by [`Writer::log`] or, as a [`Sink`], from one coalescer.
+#[derive(Debug, Default)]
+pub struct Writer<T> {
+    tail: T,
+    ledger: Ledger,
+    head: Vec<u8>,
+}
+
+impl<T: Tail> Writer<T> {
+    /// A writer of an empty journal.
+    pub fn new(tail: T) -> Self {
+        Self { tail, ledger: Ledger::new(), head: Vec::new() }
+    }
+
+    /// Where the records are.
+    pub const fn tail(&self) -> &T {
+        &self.tail
+    }
+
+    /// Where the records are.
+    pub const fn tail_mut(&mut self) -> &mut T {
+        &mut self.tail
+    }
+
+    /// What was written: offset, chain, counts.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Appends bytes of a channel at once, in records of at most 256 KiB.
+    pub fn log(&mut self, channel: Channel<'_>, data: &[u8], wall_us: u64, mono_us: u64) -> Result<(), UsageError> {
+        self.check_open()?;
+        for part in data.chunks(LOG_DATA_BYTES_MAX) {
+            let continues = self.ledger.is_inside_line(channel);
+            let run = Run { lines: lines_begun(part, continues), at_us: 0 };
+            let runs = if run.lines > 0 { std::slice::from_ref(&run) } else { &[] };
+            self.piece(&Piece { channel, continues, wall_us, mono_us, runs, data: [part, &[]] });
+        }
+        Ok(())
+    }
+
+    /// Appends structured results, a `value` map.
+    pub fn update(&mut self, values: &Value) -> Result<(), UsageError> {
+        self.value(kind::UPDATE, values)
+    }
+
+    /// Says that bytes are missing.
+    pub fn gap(&mut self, gap: &Gap<'_>) -> Result<(), UsageError> {
+        let mut record = Vec::new();
+        gap.encode(&mut record);
+        self.append(&record)
+    }
+
+    /// Appends complete, with (type, text) of what went wrong if the command failed, and the receipt.
+    pub fn finish(&mut self, failure: Option<(&str, &str)>) -> Result<(), UsageError> {
+        let failure = failure.map(|(kind, text)| map([("type", kind.into()), ("text", text.into())]));
+        self.value(kind::COMPLETE, &failure.unwrap_or(Value::Nil))?;
+        self.value(kind::RECEIPT, &self.ledger.receipt().to_value())
+    }
+
+    fn value(&mut self, kind: u8, value: &Value) -> Result<(), UsageError> {
+        let (mut body, mut record) = (Vec::new(), Vec::new());
+        encode(value, &mut body)?;
+        if body.len() >= self.tail.record_bytes_max() {
+            return Err(UsageError(format!("a record of {} bytes", body.len())));
+        }
+        record::encode(kind, &body, &mut record);
+        self.append(&record)
+    }
+
+    fn append(&mut self, record: &[u8]) -> Result<(), UsageError> {
+        // What other sides would refuse is not written.
+        self.ledger.add(record).map_err(|error| UsageError(error.to_string()))?;
+        self.tail.append([record, &[], &[]]);
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), UsageError> {
+        if self.ledger.is_complete() {
+            return Err(UsageError("the journal is complete".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl<T: Tail> Sink for Writer<T> {
+    fn piece(&mut self, piece: &Piece<'_>) {
+        self.head.clear();
+        piece.encode_head(&mut self.head);
+        let [first, second] = piece.data;
+        let parts = [self.head.as_slice(), first, second];
+        self.ledger.add_own_log(piece, parts);
+        self.tail.append(parts);
+    }
+}
+
+/// A journal in memory, for commands that have no child. Its owner bounds it by what it appends before a release.
+#[derive(Debug, Default)]
+pub struct MemoryJournal(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    writer: Writer<VecDeque<u8>>,
+    begin: u64,
+}
+
+impl MemoryJournal {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends by `write`.
+    pub fn write<R>(&self, write: impl FnOnce(&mut Writer<VecDeque<u8>>) -> R) -> R {
+        write(&mut self.lock().writer)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for MemoryJournal {
+    fn begin(&self) -> u64 {
+        self.lock().begin
+    }
+
+    fn end(&self) -> u64 {
+        self.lock().writer.ledger.offset()
+    }
+
+    fn ended(&self) -> bool {
+        self.lock().writer.ledger.is_ended()
+    }
+
+    fn read(&self, offset: u64, max: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+        let memory = self.lock();
+        let bytes = &memory.writer.tail;
+        let Some(skip) = offset.checked_sub(memory.begin).and_then(|skip| usize::try_from(skip).ok()) else { return 0 };
+        if skip >= bytes.len() {
+            return 0;
+        }
+        let (first, second) = bytes.as_slices();
+        let in_first = first.get(skip..).unwrap_or_default();
+        let in_second = second.get(skip.saturating_sub(first.len())..).unwrap_or_default();
+        let mut count = 0;
+        for part in [in_first, in_second] {
+            let part = part.get(..part.len().min(max - count)).unwrap_or_default();
+            if !part.is_empty() {
+                sink(part);
+                count += part.len();
+            }
+        }
+        count
+    }
+
+    fn release(&self, offset: u64) -> bool {
+        let mut memory = self.lock();
+        let offset = offset.min(memory.writer.ledger.offset());
+        let count = offset.saturating_sub(memory.begin);
+        memory.writer.tail.drain(..count as usize);
+        memory.begin += count;
+        if memory.writer.tail.is_empty() {
+            // What was needed once is not held on to.
+            memory.writer.tail = VecDeque::new();
+        }
+        false
+    }
 }

@@ -15,10 +15,13 @@ pub mod stream;
 pub mod event;
 pub mod session;
 // What streams carry: records, and how they are made of a child's bytes.
-pub mod record;
+pub mod channel;
 pub mod line;
+pub mod record;
 pub mod coalesce;
 pub mod chain;
+pub mod ledger;
+pub mod batch;
 pub mod journal;
 pub mod chunk;
 pub mod tar;
