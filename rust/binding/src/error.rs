@@ -1,1 +1,18 @@
-//! (error)
+//! Errors of the core as the classes of `tailrace.errors`.
+
+use pyo3::PyErr;
+use pyo3::import_exception;
+use tailrace_core::error::{ProtocolError, UsageError};
+
+import_exception!(tailrace.errors, LocalProtocolError);
+import_exception!(tailrace.errors, RemoteProtocolError);
+
+/// The other side's fault.
+pub(crate) fn remote(error: ProtocolError) -> PyErr {
+    RemoteProtocolError::new_err(error.to_string())
+}
+
+/// The caller's fault.
+pub(crate) fn local(error: UsageError) -> PyErr {
+    LocalProtocolError::new_err(error.to_string())
+}

@@ -1,15 +1,23 @@
 //! `tailrace._core`: what crosses between Python and Rust. Conversion only; decisions live on either side of it.
 
+mod buffer;
 mod error;
+mod journal;
 mod log;
 mod session;
 mod store;
 mod supervisor;
+mod transfer;
 mod value;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
     // One list per file, in the order of `_core.pyi`.
     #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+    #[pymodule_export]
+    use super::log::{Batch, Gap, Journal, Ledger, Receipt, Record};
+    #[pymodule_export]
+    use super::transfer::{Blake3, chunk_records, close_record, unpack_record, utime_record};
 }

@@ -65,7 +65,10 @@ impl Batch {
 
     /// The data of one channel, in order.
     pub fn data<'a>(&'a self, channel: Channel<'_>) -> Result<Vec<&'a [u8]>, ProtocolError> {
-        self.logs().filter(|log| log.as_ref().map_or(true, |(_, log)| log.channel == channel)).map(|log| Ok(log?.1.data)).collect()
+        self.logs()
+            .filter(|log| log.as_ref().map_or(true, |(_, log)| log.channel == channel))
+            .map(|log| Ok(log?.1.data))
+            .collect()
     }
 
     /// The channels that occur, in order of first occurrence.
@@ -109,12 +112,28 @@ impl Batch {
         Ok(near.split_off(near.len() - tail))
     }
 
+    /// The entries of all update records, in order. Of two values for one key the later counts.
+    pub fn updates(&self) -> Result<Vec<(String, Value)>, ProtocolError> {
+        let mut merged = Vec::new();
+        for record in self.records() {
+            if let (_, Record::Update(body)) = record? {
+                let Value::Map(entries) = decode_all(body)? else {
+                    return Err(error(6, "an update that is not a map"));
+                };
+                merged.extend(entries);
+            }
+        }
+        Ok(merged)
+    }
+
     /// How the command ended, if the complete record is here: `Some(None)` is well.
     pub fn complete(&self) -> Result<Option<Option<(String, String)>>, ProtocolError> {
         for record in self.records() {
             if let (_, Record::Complete(body)) = record? {
                 let value = decode_all(body)?;
-                return failure(&value).map(Some).ok_or_else(|| error(6, "a complete record that is neither nil nor a failure"));
+                return failure(&value)
+                    .map(Some)
+                    .ok_or_else(|| error(6, "a complete record that is neither nil nor a failure"));
             }
         }
         Ok(None)
@@ -172,7 +191,10 @@ impl Batch {
                 let value = decode_all(body)?;
                 let length = value.entry("bytes").and_then(Value::as_int).and_then(|length| u64::try_from(length).ok());
                 let digest = value.entry("blake3").and_then(Value::as_bin).and_then(|digest| digest.try_into().ok());
-                return length.zip(digest).map(Some).ok_or_else(|| error(7, "a close record without length and digest"));
+                return length
+                    .zip(digest)
+                    .map(Some)
+                    .ok_or_else(|| error(7, "a close record without length and digest"));
             }
         }
         Ok(None)

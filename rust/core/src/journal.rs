@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::channel::Channel;
 use crate::coalesce::Sink;
-use crate::error::UsageError;
+use crate::error::{ProtocolError, UsageError};
 use crate::ledger::Ledger;
 use crate::limits::{LOG_DATA_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::line::lines_begun;
@@ -27,6 +27,29 @@ pub trait Source: Send + Sync {
     fn read(&self, offset: u64, max: usize, sink: &mut dyn FnMut(&[u8])) -> usize;
     /// Forgets what stands before `offset`. True: the writer waits for room and wants to be told.
     fn release(&self, offset: u64) -> bool;
+}
+
+impl dyn Source + '_ {
+    /// A copy of the whole records from `offset` on: at most `max` bytes, but at least one record if there is one.
+    pub fn copy_records(&self, offset: u64, max: usize) -> Result<Vec<u8>, ProtocolError> {
+        let mut bytes = self.copy(offset, max);
+        let mut whole = record::whole(&bytes, max)?;
+        if whole == 0 && self.end() > offset {
+            bytes = self.copy(offset, record::PREFIX);
+            let prefix = bytes.first_chunk().copied().unwrap_or_default();
+            bytes = self.copy(offset, record::length(prefix)?);
+            whole = record::whole(&bytes, max)?;
+        }
+        bytes.truncate(whole);
+        Ok(bytes)
+    }
+
+    fn copy(&self, offset: u64, max: usize) -> Vec<u8> {
+        let there = usize::try_from(self.end().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(max.min(there));
+        self.read(offset, max, &mut |part| bytes.extend_from_slice(part));
+        bytes
+    }
 }
 
 /// Where a writer's records go.

@@ -1,4 +1,5 @@
 #![doc = include_str!("../PROTOCOL.md")]
+#![allow(clippy::doc_lazy_continuation)]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 

@@ -42,7 +42,8 @@ pub mod kind {
 
 const JOURNAL: u8 = 6;
 const TRANSFER: u8 = 7;
-const PREFIX: usize = 4;
+/// Bytes of a record's length prefix.
+pub const PREFIX: usize = 4;
 const CONTINUES: u8 = 1;
 const PARTIAL: u8 = 2;
 
@@ -231,7 +232,10 @@ impl<'a> Record<'a> {
     pub fn decode(record: &'a [u8]) -> Result<Self, ProtocolError> {
         let (prefix, mut rest) = record.split_first_chunk().ok_or_else(|| short(JOURNAL))?;
         if length(*prefix)? != record.len() {
-            return Err(error(JOURNAL, format!("a record of {} bytes says that it has {}", record.len(), length(*prefix)?)));
+            return Err(error(
+                JOURNAL,
+                format!("a record of {} bytes says that it has {}", record.len(), length(*prefix)?),
+            ));
         }
         let kind = varint::decode_u8(&mut rest)?;
         match kind {
