@@ -197,6 +197,7 @@ class Record:
     @property
     def offset(self) -> int: ...  # of the record in its journal
     def cut(self, lines: int, /) -> Record: ...  # without what stands before its `lines`-th line start (0: the first)
+    def encode(self) -> bytes: ...  # as on the wire; of a cut record what is left, which must not be empty
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 

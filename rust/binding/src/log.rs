@@ -74,6 +74,12 @@ impl Record {
         Self(self.0.cut(lines))
     }
 
+    fn encode<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut out = Vec::with_capacity(self.0.data().len() + 64);
+        self.0.encode(&mut out);
+        PyBytes::new(py, &out)
+    }
+
     fn __len__(&self) -> usize {
         self.0.data().len()
     }

@@ -10,7 +10,7 @@ use crate::channel::Channel;
 use crate::error::ProtocolError;
 use crate::ledger::Receipt;
 use crate::line::{line_start, utf8_tail};
-use crate::record::{Log, Record, Records, Run, runs};
+use crate::record::{Log, Piece, Record, Records, Run, encode_log, runs};
 use crate::value::{Value, decode_all};
 
 /// Whole records, [start, end).
@@ -214,6 +214,7 @@ pub struct LogRecord {
     name: String,
     continues: bool,
     wall_us: u64,
+    mono_us: u64,
     lines: u64,
     /// Unix time from which the encoded times count.
     base_us: u64,
@@ -232,6 +233,7 @@ impl LogRecord {
             name: log.channel.name().unwrap_or_default().to_owned(),
             continues: log.continues,
             wall_us: log.wall_us,
+            mono_us: log.mono_us,
             lines: log.lines,
             base_us: log.wall_us,
             times: batch.bytes.slice_ref(log.times),
@@ -296,7 +298,23 @@ impl LogRecord {
         cut.continues = false;
         let first = cut.times().next();
         cut.wall_us = first.map_or(self.wall_us, |run| run.at_us);
+        cut.mono_us = self.mono_us.saturating_add(cut.wall_us.saturating_sub(self.wall_us));
         cut
+    }
+
+    /// Appends it as a record: for who passes on a part of a journal. It must not be empty.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let since = |run: Run| Run { lines: run.lines, at_us: run.at_us.saturating_sub(self.wall_us) };
+        let runs: Vec<Run> = self.times().map(since).collect();
+        let piece = Piece {
+            channel: self.channel(),
+            continues: self.continues,
+            wall_us: self.wall_us,
+            mono_us: self.mono_us,
+            runs: &runs,
+            data: [&self.data, &[]],
+        };
+        encode_log(&piece, out);
     }
 }
 
