@@ -196,7 +196,7 @@ class Record:
     def time(self) -> float: ...  # of the first byte
     @property
     def offset(self) -> int: ...  # of the record in its journal
-    def cut(self, lines: int, /) -> Record: ...  # without what stands before its `lines`-th line start (0: the first)
+    def cut(self, lines: int, /) -> Record: ...  # without what is before its `lines`-th line start (0: the first)
     def encode(self) -> bytes: ...  # as on the wire; of a cut record what is left, which must not be empty
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
@@ -305,6 +305,56 @@ class Blake3:
     def digest(self) -> bytes: ...
     @property
     def length(self) -> int: ...
+
+@final
+class TarEntry:
+    """One entry of an archive. Whether its path is safe is for whoever unpacks it to say."""
+
+    @property
+    def path(self) -> bytes: ...  # never empty, no NUL in it
+    @property
+    def kind(self) -> Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def target(self) -> bytes: ...
+
+@final
+class TarDecoder:
+    """Reads one POSIX or GNU tar stream, strictly. After any `receive_*`: drain `next_event`."""
+
+    def __new__(cls) -> TarDecoder: ...
+    def receive_data(self, data: Buffer, /) -> None: ...
+    def receive_eof(self) -> None: ...
+    def next_event(self) -> TarEntry | memoryview | None: ...  # memoryview: data of the last entry. UnsafeArchive
+    @property
+    def finished(self) -> bool: ...  # the archive's end was read
+
+@final
+class TarEncoder:
+    """Makes one POSIX tar stream (pax where needed). LocalProtocolError for what cannot be an entry."""
+
+    def __new__(cls) -> TarEncoder: ...
+    def entry(
+        self,
+        path: bytes,
+        kind: Literal["file", "directory", "symlink", "hardlink"],
+        mode: int,
+        mtime_ns: int,  # whole seconds need no pax header
+        size: int = 0,
+        target: bytes | None = None,
+        /,
+    ) -> None: ...
+    def data(self, data: Buffer, /) -> None: ...  # of the last entry
+    def finish(self) -> None: ...
+    @property
+    def missing(self) -> int: ...  # data bytes that the last entry still needs
+    def take(self) -> bytes: ...  # what was made since
+    def __len__(self) -> int: ...  # of what `take` would give
 
 # ---------------------------------------------------------------- store
 

@@ -7,6 +7,7 @@ mod log;
 mod session;
 mod store;
 mod supervisor;
+mod tar;
 mod transfer;
 mod value;
 
@@ -18,6 +19,8 @@ mod _core {
     const __version__: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
     use super::log::{Batch, Gap, Journal, Ledger, Receipt, Record};
+    #[pymodule_export]
+    use super::tar::{TarDecoder, TarEncoder, TarEntry};
     #[pymodule_export]
     use super::transfer::{Blake3, chunk_records, close_record, unpack_record, utime_record};
 }
