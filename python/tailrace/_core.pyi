@@ -3,8 +3,10 @@
 Bytes cross in batches, never per line. Everything here is sans-IO but for what says that it reads or writes files.
 """
 
-from collections.abc import Buffer, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, final
+
+from typing_extensions import Buffer
 
 __version__: Final[str]
 

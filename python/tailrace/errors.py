@@ -44,14 +44,17 @@ class ConnectionLost(TailraceError):
     """The connection broke, or the far side closed it.
 
     `maybe_done`: the call was sent and not answered, so that it may have happened or not.
-    `reason` is the far side's word for it, if it said one (`shutdown`, `duplicate`, …).
+    `reason` is the far side's word for it, if it said one (`shutdown`, `duplicate`, …), and `said` its sentence.
     """
 
-    def __init__(self, text: str = "the connection was lost", *, maybe_done: bool = False, reason: str = "") -> None:
+    def __init__(
+        self, text: str = "the connection was lost", *, maybe_done: bool = False, reason: str = "", said: str = ""
+    ) -> None:
         super().__init__(text)
         self.text = text
         self.maybe_done = maybe_done
         self.reason = reason
+        self.said = said
 
     def __str__(self) -> str:
         return f"{self.text} (the call may have been carried out)" if self.maybe_done else self.text

@@ -1,0 +1,15 @@
+"""The wires: bytes ⇄ messages. This file is the only one that names them all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tailrace.dialects.native.dialect import NativeDialect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DIALECTS"]
+
+DIALECTS: Final[Mapping[str, type[NativeDialect]]] = {"tailrace": NativeDialect}
+"""An endpoint's scheme, without `+tls` or `+unix` → the dialect that is spoken there."""

@@ -1,0 +1,128 @@
+"""What every wire does for `link`, and what a wire may be unable to say.
+
+A dialect is sans-IO: bytes in, messages out, and back. It knows no socket, no clock and no task. Its methods are of
+four kinds: queries; `receive_*`, what came from the peer; commands, what we want to say; and drains, `next_event` and
+`data_to_send`. After any of the middle two, drain.
+
+Everything that grows is a stream, named by (role, command id): a journal, an upload, a download. A wire without streams
+makes them of its calls: what an `update` call brings is taken like any other journal, and settling it is the answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tailrace._core import Batch, Journal
+    from tailrace.messages import Event, Request, Role, Value
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Traits:
+    """What a wire can carry."""
+
+    wire: str
+    """Its name in endpoints, without `+tls`."""
+
+    offsets: bool
+    """Journals are addressed by absolute offset on the wire, and end with a receipt."""
+
+    signals: bool
+    """A command that ended by a signal says by which."""
+
+    worker_makes_builders: bool
+    """`SetBuilderList` makes directories at the worker. If not, the master does it with commands."""
+
+
+class Dialect(Protocol):
+    """One side of one connection."""
+
+    traits: Traits
+
+    # from the peer: never raises for what the peer did
+    def receive_data(self, data: bytes | bytearray, /) -> None:
+        """Bytes that arrived."""
+
+    def receive_eof(self) -> None:
+        """The peer will send no more."""
+
+    # drains
+    def next_event(self) -> Event | None:
+        """The next thing that the peer said; `None`: nothing more yet.
+
+        Raises:
+            RemoteProtocolError: the peer broke the protocol. In order with the events, and for ever after.
+        """
+
+    def data_to_send(self, max_bytes: int, /) -> bytes:
+        """What the peer is to get, at most so much; `b""`: nothing now."""
+
+    @property
+    def eof_to_send(self) -> bool:
+        """Close the transport once `data_to_send` is empty."""
+
+    # commands: LocalProtocolError before any byte is made
+    def admit(self, secret: bytes, /) -> bool:
+        """At the master, after `LoginAsked`: the worker's secret. Whether its proof is right; else it is refused."""
+
+    def refuse(self, reason: str, text: str, /) -> None:
+        """At the master: it is not let in."""
+
+    def call(self, request: Request, /) -> int:
+        """Call the peer's method. `Replied` or `CallFailed` comes with this number."""
+
+    def reply(self, call: int, value: Value, /) -> None:
+        """Answer a call of the peer."""
+
+    def fail(self, call: int, type: str, text: str, /) -> None:  # noqa: A002 - as in the session
+        """Answer a call of the peer: it raised."""
+
+    def ping(self, nonce: int, /) -> None:
+        """Ask for a sign of life."""
+
+    def close(self, reason: str, text: str = "", /) -> None:
+        """Say why we close. Nothing can be sent after it."""
+
+    # streams that we send
+    def open(self, role: Role, name: str, /) -> int:
+        """Begin a stream. It has its number from here on."""
+
+    def room(self, stream: int, /) -> int:
+        """How many bytes may be written now; after 0 wait for `StreamWritable`."""
+
+    def write(self, stream: int, data: bytes | memoryview, /) -> None:
+        """Records or parts of them, at most `room` bytes."""
+
+    def write_journal(self, stream: int, journal: Journal, /) -> int:
+        """Move what fits of this journal, from where the stream stands. How many bytes that were."""
+
+    def sent(self, stream: int, /) -> int:
+        """The offset up to which bytes were written."""
+
+    def end(self, stream: int, /) -> None:
+        """All of it was written. `StreamProgress` with `done` says when the peer has it safe."""
+
+    def reset(self, stream: int, reason: str, /) -> None:
+        """Give up."""
+
+    # streams that we receive
+    def take(self, stream: int, max_bytes: int, /) -> Batch | None:
+        """Whole records that have arrived; `None`: nothing now. More comes with `StreamReadable`."""
+
+    def ended(self, stream: int, /) -> bool:
+        """The sender ended it, and everything was taken."""
+
+    def settle(self, stream: int, next: int, durable: int, /) -> None:  # noqa: A002 - as on the wire
+        """It was taken up to `next` and is safe up to `durable`: credit, or an answer."""
+
+    def stop(self, stream: int, reason: str, /) -> None:
+        """Ask the sender to give up."""
+
+    # queries
+    def statistics(self) -> Mapping[str, int]:
+        """Counters: `bytes_sent`, `bytes_received`, `queued`, `streams`, `calls`."""

@@ -1,0 +1,149 @@
+"""The native wire: the Rust session, with calls as messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never, final
+
+from tailrace import _core
+from tailrace.dialects.dialect import Traits
+from tailrace.dialects.native.codec import decode_request, encode_request
+from tailrace.errors import RemoteProtocolError, Unsupported
+from tailrace.messages import (
+    Called,
+    CallFailed,
+    LoggedIn,
+    LoginAsked,
+    PeerClosed,
+    Ponged,
+    Refused,
+    Replied,
+    StreamOpened,
+    StreamProgress,
+    StreamReadable,
+    StreamReset,
+    StreamStopped,
+    StreamWritable,
+)
+
+if TYPE_CHECKING:
+    from tailrace.limits import Limits
+    from tailrace.messages import Event, Request, Role
+
+Side: TypeAlias = Literal["master", "worker"]
+
+
+@final
+class NativeDialect:
+    """One side of a connection on the native wire. See `Dialect`."""
+
+    traits = Traits(wire="tailrace", offsets=True, signals=True, worker_makes_builders=True)
+
+    def __init__(
+        self,
+        role: Side,
+        *,
+        id: str,  # noqa: A002 - the session's name for it
+        nonce: bytes,
+        limits: Limits,
+        name: str = "",
+        secret: bytes = b"",
+        software: str = "",
+    ) -> None:
+        self._role = role
+        self._error: RemoteProtocolError | None = None
+        self._session = session = _core.Session(
+            role,
+            id=id,
+            nonce=nonce,
+            name=name,
+            secret=secret,
+            stream_window=limits.stream_window_bytes,
+            connection_window=limits.connection_window_bytes,
+            streams_max=limits.streams_max,
+            software=software,
+        )
+        # What needs no conversion is the session's own method: one frame less for each call.
+        self.receive_data = session.receive_data
+        self.receive_eof = session.receive_eof
+        self.data_to_send = session.data_to_send
+        self.admit = session.admit
+        self.refuse = session.refuse
+        self.reply = session.reply
+        self.fail = session.fail
+        self.ping = session.ping
+        self.close = session.close
+        self.room = session.room
+        self.write = session.write
+        self.write_journal = session.write_journal
+        self.sent = session.sent
+        self.end = session.end
+        self.reset = session.reset
+        self.take = session.take
+        self.ended = session.ended
+        self.settle = session.settle
+        self.stop = session.stop
+        self.statistics = session.statistics
+
+    @property
+    def eof_to_send(self) -> bool:
+        return self._session.eof_to_send
+
+    def call(self, request: Request) -> int:
+        return self._session.call(*encode_request(request))
+
+    def open(self, role: Role, name: str) -> int:
+        return self._session.open(role, name)
+
+    def next_event(self) -> Event | None:
+        if self._error is not None:
+            raise self._error
+        while (event := self._session.next_event()) is not None:
+            message = self._called(event) if isinstance(event, _core.Called) else _message(event)
+            if message is not None:
+                return message
+        return None
+
+    def _called(self, event: _core.Called) -> Called | None:
+        try:
+            return Called(event.call, decode_request(self._role, event.method, event.args))
+        except Unsupported as error:
+            self._session.fail(event.call, "Unsupported", error.what)
+            return None
+        except RemoteProtocolError as error:
+            self._error = error
+            self._session.close("protocol", str(error))
+            raise
+
+
+def _message(event: _core.Event) -> Event:  # noqa: C901 - one row for each event, the frequent ones first
+    match event:
+        case _core.StreamReadable():
+            return StreamReadable(event.stream)
+        case _core.StreamProgress():
+            return StreamProgress(event.stream, event.next, event.durable, event.done)
+        case _core.StreamWritable():
+            return StreamWritable(event.stream)
+        case _core.StreamOpened():
+            return StreamOpened(event.stream, event.role, event.name, event.offset)
+        case _core.Replied():
+            return Replied(event.call, event.value)
+        case _core.CallFailed():
+            return CallFailed(event.call, event.type, event.text)
+        case _core.StreamReset():
+            return StreamReset(event.stream, event.reason)
+        case _core.StreamStopped():
+            return StreamStopped(event.stream, event.reason)
+        case _core.Ponged():
+            return Ponged(event.nonce)
+        case _core.PeerClosed():
+            return PeerClosed(event.reason, event.text)
+        case _core.LoginAsked():
+            return LoginAsked(name=event.name, instance=event.instance, software=event.software)
+        case _core.LoggedIn():
+            return LoggedIn(peer=event.peer, software=event.software)
+        case _core.Refused():
+            return Refused(event.reason, event.text)
+        case _core.Called():
+            raise AssertionError("calls are decoded")
+        case _:
+            assert_never(event)

@@ -1,0 +1,38 @@
+"""Where bytes meet methods: one trio pump for every wire, and the document's objects around it."""
+
+from __future__ import annotations
+
+from tailrace.link.connection import Builder, Connection, ConnectionStatistics, Subscription
+from tailrace.link.dial import WorkerConnection, WorkerHandler, dial
+from tailrace.link.endpoint import Endpoint
+from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
+from tailrace.link.listener import Listener, ListenerStatistics, Master
+from tailrace.link.proxy import (
+    FileReaderProxy,
+    FileWriterProxy,
+    JournalSource,
+    RemoteCommandProxy,
+    RemoteProxy,
+)
+
+__all__ = [
+    "Builder",
+    "Connection",
+    "ConnectionStatistics",
+    "Endpoint",
+    "FileReaderImpl",
+    "FileReaderProxy",
+    "FileWriterImpl",
+    "FileWriterProxy",
+    "JournalSource",
+    "Listener",
+    "ListenerStatistics",
+    "Master",
+    "RemoteCommandImpl",
+    "RemoteCommandProxy",
+    "RemoteProxy",
+    "Subscription",
+    "WorkerConnection",
+    "WorkerHandler",
+    "dial",
+]

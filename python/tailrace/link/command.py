@@ -1,0 +1,272 @@
+"""One command at the master: its start, its journal, its transfers and its end, each told to the Impls in order.
+
+One task lives through all of it (`run`). It has the worker accept the command, then takes the journal as it comes,
+hands each batch on, and gives credit back when the Impl has returned: what an Impl is slow to take stalls this stream
+and no other. Transfers run beside it, in a nursery of the command, and are over before `remote_complete`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+
+import attrs
+import trio
+
+from tailrace._core import Batch, Ledger
+from tailrace.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    LocalProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+    TailraceError,
+    describe,
+    remote_error,
+)
+from tailrace.link import transfer
+from tailrace.link.foreign import Raised, call_foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy
+    from tailrace.link.pump import Pump
+    from tailrace.link.stream import Incoming
+    from tailrace.link.text import Transcript
+    from tailrace.messages import StartCommand, StreamOpened
+
+log = logging.getLogger("tailrace.link")
+
+Failure: TypeAlias = "RemoteError | ConnectionLost | None"
+
+
+class Host(Protocol):
+    """Who a command works for."""
+
+    def interrupt(self, command: Command, why: str) -> None:
+        """Have the worker stop it, without waiting for that."""
+
+    def free(self, command: Command) -> None:
+        """Its id can be used again."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Objects:
+    """The master's objects that a command talks to."""
+
+    command: RemoteCommandProxy
+    writer: FileWriterProxy | None
+    reader: FileReaderProxy | None
+    durable_on_return: bool
+
+
+@final
+class Command:
+    """A command that was asked for, until its completion is durable."""
+
+    def __init__(self, host: Host, pump: Pump, request: StartCommand, objects: Objects, transcript: Transcript) -> None:
+        self.id = request.command
+        self.builder = request.builder
+        self.answered = trio.Event()
+        """The worker has accepted or refused it."""
+        self.refusal: TailraceError | None = None
+        """Why there is no such command; `None` once it was accepted."""
+        self._host = host
+        self._pump = pump
+        self._request = request
+        self._objects = objects
+        self._transcript = transcript
+        self._ledger = Ledger()
+        self._journal: Incoming | None = None
+        self._journal_opened = trio.Event()
+        self._upload: Incoming | None = None
+        self._upload_opened = trio.Event()
+        self._raised: RemoteError | None = None
+        self._held: Batch | None = None
+        # Offsets of the journal: handed to the Impl, taken by it, safe with it, and the end, once it is known.
+        self._shown = self._taken = self._durable = 0
+        self._final: int | None = None
+        self._completed = False
+
+    # what the connection says
+
+    def on_opened(self, opened: StreamOpened) -> None:
+        """The worker opened a stream of this command."""
+        if opened.role == "journal" and self._journal is None:
+            self._journal = self._pump.adopt(opened)
+            self._journal_opened.set()
+        elif opened.role == "upload" and self._objects.writer is not None and self._upload is None:
+            self._upload = self._pump.adopt(opened)
+            self._upload_opened.set()
+        else:
+            self._pump.refuse(opened, f"LocalProtocolError: command {self.id} takes no {opened.role}")
+
+    def on_lost(self) -> None:
+        """The connection is over. The streams that are open have heard of it themselves."""
+        self._journal_opened.set()
+
+    def durable(self, offset: int) -> None:
+        """The Impl has everything before `offset` safe."""
+        if self._objects.durable_on_return:
+            raise LocalProtocolError(f"command {self.id}: its Impl is durable on return")
+        if not self._durable <= offset <= self._shown:
+            raise LocalProtocolError(f"command {self.id}: {offset} is not between {self._durable} and {self._shown}")
+        self._durable = offset
+        self._settle()
+
+    # the life of it
+
+    async def run(self) -> None:
+        """From the start call to `remote_complete`. Cancelled: `remote_complete(ConnectionLost)`, within a deadline."""
+        if not await self._start():
+            return
+        failure: Failure = None
+        followed = False
+        try:
+            failure = await self._live()
+            followed = True
+        finally:
+            if not followed:
+                deadline = trio.current_time() + self._pump.limits.close_timeout_s
+                with trio.CancelScope(shield=True, deadline=deadline):
+                    await self._complete(ConnectionLost("this side closed the connection"))
+        await self._complete(failure)
+
+    async def _start(self) -> bool:
+        """Whether it was accepted."""
+        accepted = False
+        try:
+            await self._pump.call(self._request)
+            accepted = True
+        except (ConnectionLost, ConnectionClosed) as error:
+            # A journal that was opened is an answer too.
+            accepted = self._journal is not None
+            self.refusal = error
+        except TailraceError as error:
+            self.refusal = error
+        finally:
+            if accepted:
+                self.refusal = None
+            else:
+                self.refusal = self.refusal or ConnectionClosed()
+                self._host.free(self)
+            self.answered.set()
+        return accepted
+
+    async def _live(self) -> Failure:
+        writer, reader = self._objects.writer, self._objects.reader
+        if writer is None and reader is None:
+            return await self._follow()
+        async with trio.open_nursery() as nursery:
+            if writer is not None:
+                nursery.start_soon(self._receive, writer)
+            if reader is not None:
+                nursery.start_soon(transfer.send, self._pump, reader, self.id)
+            failure = await self._follow()
+            # A transfer that is not over when its command is has failed.
+            nursery.cancel_scope.cancel()
+        return failure
+
+    async def _receive(self, writer: FileWriterProxy) -> None:
+        await self._upload_opened.wait()
+        assert self._upload is not None
+        try:
+            await transfer.receive(self._pump, self._upload, writer, self.id)
+        finally:
+            self._upload.stop("Cancelled: the command ended before its upload")
+            self._pump.drop(self._upload)
+
+    # ------------------------------------------------------------ the journal
+
+    async def _follow(self) -> Failure:
+        """Take the journal to its end; what `remote_complete` is to be told."""
+        await self._journal_opened.wait()
+        if self._journal is None:
+            return self._pump.lost()
+        failure: Failure = RemoteError("RemoteProtocolError", "the journal ended without a completion")
+        try:
+            while (batch := await self._journal.take(self._pump.limits.update_bytes_max)) is not None:
+                self._ledger.add(batch)
+                for part in self._parts(batch):
+                    failure = _failure(part) if part.complete else failure
+                    await self._show(part)
+            if self._held is not None:
+                failure = _failure(self._held)
+                await self._show(self._held)
+        except RemoteProtocolError as error:
+            # Records that are none.
+            self._pump.breach(error)
+            failure = self._pump.lost()
+        except (RemoteError, ConnectionLost) as error:
+            failure = error
+        return failure if isinstance(failure, ConnectionLost) else self._raised or failure
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """As the Impl is to see them: what `complete` ends together with the receipt behind it."""
+        if self._held is not None:
+            batch = Batch.parse(bytes(self._held.raw) + bytes(batch.raw), self._held.start)
+            self._held = None
+        for part in batch.parts():
+            if not part.complete:
+                yield part
+            elif part.end == batch.end and part.receipt() is None:
+                self._held = part
+            else:
+                yield Batch.parse(batch.raw[part.start - batch.start :], part.start)
+                return
+
+    async def _show(self, part: Batch) -> None:
+        """To the Impl, and give credit back when it has returned."""
+        receipt = part.receipt()
+        agrees = self._ledger.agrees(receipt) if receipt is not None else None
+        if agrees is False:
+            log.warning("command %s is damaged: the worker's receipt is not what was received", self.id)
+        self._shown = part.end
+        if self._raised is None:
+            try:
+                for updates in self._transcript.updates(part, agrees):
+                    await call_foreign(self._objects.command.callRemote, "update", updates)
+            except Raised as raised:
+                log.error("command %s: remote_update raised", self.id, exc_info=raised.error)
+                self._raised = RemoteError(*describe(raised.error))
+                self._host.interrupt(self, f"remote_update raised {raised}")
+        if part.complete:
+            # The end is taken when `remote_complete` has returned: until then a worker keeps it.
+            self._final = part.end
+        else:
+            self._take(part.end)
+
+    def _take(self, offset: int) -> None:
+        self._taken = offset
+        if self._objects.durable_on_return or self._raised is not None:
+            self._durable = offset
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._journal is not None:
+            self._journal.settle(self._taken, min(self._durable, self._taken))
+        if self._completed and (self._durable == self._final or self._final is None or self._is_lost()):
+            if self._journal is not None:
+                self._pump.drop(self._journal)
+            self._host.free(self)
+
+    def _is_lost(self) -> bool:
+        return self._journal is None or self._journal.error is not None
+
+    # ------------------------------------------------------------ the end
+
+    async def _complete(self, failure: Failure) -> None:
+        try:
+            await call_foreign(self._objects.command.callRemote, "complete", failure)
+        except Raised as raised:
+            log.error("command %s: remote_complete raised", self.id, exc_info=raised.error)
+        finally:
+            self._completed = True
+            self._take(self._shown if self._final is None else self._final)
+
+
+def _failure(part: Batch) -> RemoteError | None:
+    failure = part.failure()
+    return remote_error(*failure) if failure is not None else None

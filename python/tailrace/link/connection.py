@@ -1,0 +1,409 @@
+"""A worker, as its master sees it: the document's `Connection`."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, final
+
+import attrs
+import trio
+
+from tailrace.errors import (
+    CommandIdInUse,
+    ConnectionClosed,
+    ConnectionLost,
+    LimitExceeded,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TailraceError,
+)
+from tailrace.link.command import Command, Objects
+from tailrace.link.foreign import call_back
+from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
+from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy, RemoteProxy
+from tailrace.link.text import Transcript
+from tailrace.messages import (
+    ForgetCommand,
+    GetWorkerInfo,
+    Held,
+    InterruptCommand,
+    Print,
+    SetBuilderList,
+    Shutdown,
+    StartBuild,
+    StartCommand,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from tailrace.link.pump import Pump
+    from tailrace.messages import ImplKind, Request, StreamOpened, Value
+
+log = logging.getLogger("tailrace.link")
+
+T = TypeVar("T")
+
+# How long a connection that is replaced may take to say so: enough for a writer's turn, nothing for a dead peer.
+REPLACE_S = 0.2
+
+
+class Connection:
+    """One attached worker.
+
+    Its `remote…` methods may be called from any task, and cancelling one leaves the connection as it was; whether the
+    call still happens is then not known.
+
+    They raise `RemoteError` if the worker refuses, `ConnectionLost` (`maybe_done`) if it breaks meanwhile, and
+    `ConnectionClosed` after `loseConnection`.
+    """
+
+    proxies: ClassVar[Mapping[type, type]] = {
+        RemoteCommandImpl: RemoteCommandProxy,
+        FileWriterImpl: FileWriterProxy,
+        FileReaderImpl: FileReaderProxy,
+    }
+    """Impl class → Proxy class. A subclass may override it."""
+
+    def __init__(self, pump: Pump, *, workerName: str, instance: str, peer: str) -> None:
+        self._pump = pump
+        self._worker_name = workerName
+        self._instance = instance
+        self._peer = peer
+        self._info: dict[str, Value] = {}
+        self._builders: dict[str, Builder] = {}
+        self._commands: dict[str, Command] = {}
+        self._subscriptions: list[Subscription] = []
+        self._nursery: trio.Nursery | None = None
+        self._accepted = False
+        self._held: tuple[int, Held] | None = None
+
+    @property
+    def workerName(self) -> str:
+        """Who it logged in as."""
+        return self._worker_name
+
+    @property
+    def instance(self) -> str:
+        """The id that lives in the worker's base directory."""
+        return self._instance
+
+    @property
+    def peer(self) -> str:
+        """Its address, for people."""
+        return self._peer
+
+    @property
+    def info(self) -> Mapping[str, Value]:
+        """What the worker last said of itself; known before `newConnection`."""
+        return self._info
+
+    @property
+    def state(self) -> Literal["attached", "suspended", "lost"]:
+        """`lost` is for ever."""
+        return "attached" if self._pump.why is None else "lost"
+
+    def createArgsProxies(self, args: Mapping[str, T]) -> dict[str, T | RemoteProxy[object]]:
+        """A shallow copy of `args` with Proxies in the place of Impls."""
+        return {name: self._proxy(value) for name, value in args.items()}
+
+    def notifyOnDisconnect(self, cb: Callable[[], object]) -> Subscription:
+        """Have `cb()` called once, when the connection is lost or closed; at once if it already is."""
+        subscription = Subscription(cb, self._subscriptions)
+        if self.state == "lost":
+            subscription.fire()
+        else:
+            self._subscriptions.append(subscription)
+        return subscription
+
+    def loseConnection(self) -> None:
+        """Close it. What is queued is still sent; every open Impl gets its `remote_complete(ConnectionLost)`."""
+        self._pump.close("bye", ConnectionClosed())
+
+    async def remotePrint(self, message: str) -> None:
+        """Write a message to the worker's log file."""
+        await self._pump.call(Print(message))
+
+    async def remoteGetWorkerInfo(self) -> dict[str, Value]:
+        """What the worker says of itself: its commands, version, environment, `encoding` and so on. Also `info`."""
+        info = await self._pump.call(GetWorkerInfo())
+        if not isinstance(info, dict):
+            raise self._breach(f"getWorkerInfo returned {type(info).__name__}, not a map")
+        self._info = info
+        return dict(info)
+
+    async def remoteSetBuilderList(self, builders: Sequence[tuple[str, str]]) -> Mapping[str, Builder]:
+        """Have these builders, each (name, directory), and no others. Their handles, by name."""
+        wanted = tuple((str(name), str(directory)) for name, directory in builders)
+        names = await self._pump.call(SetBuilderList(wanted))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._breach("setBuilderList did not return names")
+        self._builders = {str(name): Builder(str(name)) for name in names}
+        return dict(self._builders)
+
+    async def remoteStartCommand(
+        self,
+        remoteCommand: RemoteCommandImpl,
+        builderName: str | Builder,
+        commandId: str,
+        commandName: str,
+        args: Mapping[str, object],
+    ) -> None:
+        """Start a command. Returns when the worker has accepted it; what it does is told to `remoteCommand`.
+
+        Cancelled: the command is interrupted, if it was started; `remote_complete` follows then.
+
+        Raises:
+            UnknownCommand, RemoteError: the worker refuses. `remote_complete` is not called.
+            CommandIdInUse: another command has this id.
+            LocalProtocolError: the builder was not set, or an argument cannot be sent.
+        """
+        self._pump.check()
+        builder = str(builderName)
+        if builder not in self._builders:
+            raise LocalProtocolError(f"builder {builder!r} was not set: call remoteSetBuilderList first")
+        if commandId in self._commands:
+            raise CommandIdInUse(f"command {commandId!r} is still there")
+        if len(self._commands) >= self._pump.limits.commands_max:
+            raise LimitExceeded(f"commands_max: {self.workerName} has {len(self._commands)} commands")
+        command = self._new_command(remoteCommand, builder, commandId, commandName, args)
+        self._commands[commandId] = command
+        self._spawn(command.run)
+        try:
+            await command.answered.wait()
+        except trio.Cancelled:
+            self.interrupt(command, "its start was cancelled")
+            raise
+        if command.refusal is not None:
+            raise command.refusal
+
+    async def remoteShutdown(self) -> None:
+        """End the worker's process. That the connection ends is part of it."""
+        try:
+            await self._pump.call(Shutdown())
+        except ConnectionLost as error:
+            if error.reason != "shutdown":
+                raise
+
+    async def remoteStartBuild(self, builderName: str | Builder) -> None:
+        """A build begins in this builder."""
+        await self._pump.call(StartBuild(str(builderName)))
+
+    async def remoteInterruptCommand(self, builderName: str | Builder, commandId: str, why: str) -> None:
+        """Stop a command, and write `why` to the worker's log. An unknown or finished one is no error."""
+        if commandId in self._commands:
+            await self._pump.call(InterruptCommand(str(builderName), commandId, why))
+        else:
+            await trio.lowlevel.checkpoint()
+            self._pump.check()
+
+    def durable(self, commandId: str, offset: int) -> None:
+        """Everything of this command's journal before `offset` is safe: the worker may forget it.
+
+        For Impls whose class says `durable_on_return = False`. `offset` is an `updates.end`, or another record's end.
+        """
+        command = self._commands.get(commandId)
+        if command is not None:
+            command.durable(offset)
+        elif self.state != "lost":
+            raise LocalProtocolError(f"there is no command {commandId!r}, or all of it is durable")
+
+    def statistics(self) -> ConnectionStatistics:
+        """Counters, since the connection was made."""
+        counted = self._pump.dialect.statistics()
+        return ConnectionStatistics(
+            bytes_sent=counted["bytes_sent"],
+            bytes_received=counted["bytes_received"],
+            bytes_queued=counted["queued"],
+            streams=counted["streams"],
+            calls=counted["calls"],
+            commands=len(self._commands),
+            rtt_s=self._pump.rtt_s,
+        )
+
+    # ------------------------------------------------------------ for the listener
+
+    async def run(self, introduce: Callable[[], Awaitable[None]]) -> None:
+        """Work until it is lost and every Impl was told. `introduce` runs beside it. Cancelled: as `loseConnection`."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(introduce)
+            await self._pump.run(self)
+
+    def accept(self) -> None:
+        """The master takes it: the worker's first call is answered, or will be."""
+        self._accepted = True
+        if self._held is not None:
+            self._answer_held(*self._held)
+
+    def refuse(self, reason: str, text: str) -> None:
+        """The master does not take it. The worker's dial raises `LoginRefused(reason, text)`."""
+        self._pump.close(reason, ConnectionClosed(f"refused ({reason}): {text}"), text)
+
+    def replace(self, why: str) -> None:
+        """Another connection takes its place, at once. The worker hears it, if it is still there."""
+        self._pump.close("duplicate", ConnectionLost(why, reason="duplicate"), why, patience_s=REPLACE_S)
+
+    async def wait_transport_closed(self) -> None:
+        """Wait until no byte of it can come or go."""
+        await self._pump.closed.wait()
+
+    async def answers(self, within_s: float) -> bool:
+        """Whether the worker answers a ping. Cancellation changes nothing."""
+        with trio.move_on_after(within_s):
+            try:
+                await self._pump.ping()
+            except (ConnectionLost, ConnectionClosed):
+                return False
+            return True
+        return False
+
+    # ------------------------------------------------------------ for the pump
+
+    def on_called(self, call: int, request: Request) -> None:
+        """See `Owner`."""
+        if not isinstance(request, Held) or self._held is not None:
+            self._breach(f"a worker calls `held`, once, and not {type(request).__name__}")
+            return
+        self._held = (call, request)
+        if self._accepted:
+            self._answer_held(call, request)
+
+    def on_opened(self, opened: StreamOpened) -> None:
+        """See `Owner`."""
+        command = self._commands.get(opened.name)
+        if command is None:
+            self._pump.refuse(opened, f"LocalProtocolError: there is no command {opened.name}")
+        else:
+            command.on_opened(opened)
+
+    def on_ended(self, why: TailraceError) -> None:
+        """See `Owner`."""
+        log.info("%s (%s): %s", self.workerName, self.peer, why)
+        for command in list(self._commands.values()):
+            command.on_lost()
+        for subscription in list(self._subscriptions):
+            subscription.fire()
+
+    # ------------------------------------------------------------ for its commands
+
+    def interrupt(self, command: Command, why: str) -> None:
+        """Have the worker stop it, without waiting for that."""
+
+        async def interrupt() -> None:
+            try:
+                await self._pump.call(InterruptCommand(command.builder, command.id, why))
+            except TailraceError as error:
+                log.info("command %s: its interrupt failed: %s", command.id, error)
+
+        if self.state != "lost":
+            self._spawn(interrupt)
+
+    def free(self, command: Command) -> None:
+        """Its id can be used again."""
+        if self._commands.get(command.id) is command:
+            del self._commands[command.id]
+
+    # ------------------------------------------------------------ private
+
+    def _new_command(
+        self, impl: RemoteCommandImpl, builder: str, commandId: str, name: str, args: Mapping[str, object]
+    ) -> Command:
+        proxies = self.createArgsProxies(args)
+        writers = {name: value for name, value in proxies.items() if isinstance(value, FileWriterProxy)}
+        readers = {name: value for name, value in proxies.items() if isinstance(value, FileReaderProxy)}
+        if len(writers) > 1 or len(readers) > 1:
+            raise LocalProtocolError("a command has at most one FileWriterImpl and one FileReaderImpl")
+        impls: dict[str, ImplKind] = {**dict.fromkeys(writers, "FileWriter"), **dict.fromkeys(readers, "FileReader")}
+        request = StartCommand(
+            builder=builder,
+            command=commandId,
+            name=name,
+            # What cannot be sent is found by the dialect, before any byte of it is made.
+            args={name: cast("Value", value) for name, value in proxies.items() if name not in impls},
+            impls=impls,
+        )
+        proxy = self._proxy(impl)
+        if not isinstance(proxy, RemoteCommandProxy):
+            raise LocalProtocolError(f"a remoteCommand is a RemoteCommandImpl, not {type(impl).__name__}")
+        objects = Objects(
+            command=proxy,
+            writer=next(iter(writers.values()), None),
+            reader=next(iter(readers.values()), None),
+            durable_on_return=impl.durable_on_return,
+        )
+        encoding = self._info.get("encoding")
+        transcript = Transcript(encoding if isinstance(encoding, str) else "utf-8")
+        return Command(self, self._pump, request, objects, transcript)
+
+    def _proxy(self, value: T) -> T | RemoteProxy[object]:
+        for impl_class, proxy_class in self.proxies.items():
+            if isinstance(value, impl_class):
+                return cast("RemoteProxy[object]", proxy_class(value))
+        return value
+
+    def _answer_held(self, call: int, held: Held) -> None:
+        self._pump.reply(call, None)
+        for command in held.commands:
+            self._spawn(partial(self._forget, command.command))
+
+    async def _forget(self, command: str) -> None:
+        try:
+            await self._pump.call(ForgetCommand(command))
+        except TailraceError as error:
+            log.info("%s does not forget command %s: %s", self.workerName, command, error)
+
+    def _spawn(self, task: Callable[[], Awaitable[object]]) -> None:
+        if self._nursery is None:
+            raise LocalProtocolError("the connection does not run yet")
+        self._nursery.start_soon(task)
+
+    def _breach(self, text: str) -> RemoteProtocolError:
+        error = RemoteProtocolError(text)
+        self._pump.breach(error)
+        return error
+
+
+@final
+class Subscription:
+    """What `notifyOnDisconnect` returns."""
+
+    def __init__(self, cb: Callable[[], object], among: list[Subscription]) -> None:
+        self._cb = cb
+        self._among = among
+
+    def unsubscribe(self) -> None:
+        """Do not call it any more."""
+        if self in self._among:
+            self._among.remove(self)
+
+    def fire(self) -> None:
+        """Call it, for the first and last time."""
+        self.unsubscribe()
+        call_back(self._cb)
+
+
+@final
+@attrs.frozen
+class Builder:
+    """A handle on a builder of a worker. Opaque; `str()` gives its name."""
+
+    _name: str
+
+    def __str__(self) -> str:
+        return self._name
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ConnectionStatistics:
+    """What went over a connection, and what is under way."""
+
+    bytes_sent: int
+    bytes_received: int
+    bytes_queued: int
+    streams: int
+    calls: int
+    commands: int
+    rtt_s: float | None
+    """The last round trip that was measured by a ping; `None`: there was no silence yet."""

@@ -1,0 +1,358 @@
+"""The worker's side: dial a master, log in, and serve its calls until either ends it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, assert_never, final
+
+import attrs
+import trio
+
+from tailrace.dialects import DIALECTS
+from tailrace.errors import (
+    CommandIdInUse,
+    ConnectionClosed,
+    ConnectionLost,
+    LocalProtocolError,
+    LoginRefused,
+    RemoteProtocolError,
+    TailraceError,
+    UnknownCommand,
+    describe,
+)
+from tailrace.limits import Limits
+from tailrace.link.endpoint import Endpoint, connect
+from tailrace.link.foreign import Raised, call_foreign
+from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy
+from tailrace.link.pump import Pump
+from tailrace.link.remote import RemoteJournal, RemoteReader, RemoteWriter
+from tailrace.messages import (
+    ForgetCommand,
+    GetWorkerInfo,
+    Held,
+    InterruptCommand,
+    LoggedIn,
+    PeerClosed,
+    Print,
+    Refused,
+    ResumeCommand,
+    SetBuilderList,
+    Shutdown,
+    StartBuild,
+    StartCommand,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from tailrace.messages import Event, Request, StreamOpened, Value
+
+log = logging.getLogger("tailrace.link")
+
+# What a master says when it closes because it does not want this worker; anything else is a connection that ended.
+REFUSALS = frozenset({"duplicate", "not now", "rejected", "draining"})
+
+
+class WorkerHandler(Protocol):
+    """What a worker implements. Called one at a time, in the order of the master's calls.
+
+    What it raises refuses the call: the master sees a `RemoteError` with the class's name and the text.
+    """
+
+    async def print(self, message: str) -> None:
+        """Write it to the worker's log."""
+
+    async def getWorkerInfo(self) -> Mapping[str, Value]:
+        """What the worker says of itself."""
+
+    async def setBuilderList(self, builders: list[tuple[str, str]]) -> Sequence[str]:
+        """Have these builders, each (name, directory), and no others. The names of those that are there."""
+
+    async def startBuild(self, builder: str) -> None:
+        """A build begins."""
+
+    async def startCommand(
+        self, builder: str, command: str, name: str, args: dict[str, object], proxy: RemoteCommandProxy
+    ) -> None:
+        """Accept a command, and return; or raise to refuse it. In `args`, Proxies stand for the master's Impls."""
+
+    async def interruptCommand(self, builder: str, command: str, why: str) -> None:
+        """Stop it. An unknown one is no error."""
+
+    async def shutdown(self) -> None:
+        """The process is to end."""
+
+
+@asynccontextmanager
+async def dial(
+    endpoint: str | Endpoint,
+    *,
+    name: str,
+    secret: str | bytes,
+    instance: str,
+    handler: WorkerHandler,
+    tls: ssl.SSLContext | None = None,
+    limits: Limits | None = None,
+    software: str = "",
+) -> AsyncIterator[WorkerConnection]:
+    """Attach to a master. The body begins when the master has taken this worker; the end of the body closes it.
+
+    The body hears of a connection that ends by `wait_closed`. Cancelled: it is closed, within `close_timeout_s`.
+
+    Raises:
+        OSError: there is nobody, or TLS failed.
+        LoginRefused: the master does not want this worker.
+        RemoteProtocolError: there is somebody, but no master.
+        ConnectionLost: the connection broke before the master took this worker.
+    """
+    where = endpoint if isinstance(endpoint, Endpoint) else Endpoint.parse(endpoint)
+    limits = limits or Limits()
+    with trio.move_on_after(limits.handshake_timeout_s) as patience:
+        stream = await connect(where, tls)
+    if patience.cancelled_caught:
+        raise TimeoutError(f"cannot connect to {where}: no answer within {limits.handshake_timeout_s:g} s")
+    async with dial_stream(
+        stream,
+        wire=where.wire,
+        name=name,
+        secret=secret,
+        instance=instance,
+        handler=handler,
+        limits=limits,
+        software=software,
+    ) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def dial_stream(
+    stream: trio.abc.Stream,
+    *,
+    wire: str = "tailrace",
+    name: str,
+    secret: str | bytes,
+    instance: str,
+    handler: WorkerHandler,
+    limits: Limits | None = None,
+    software: str = "",
+) -> AsyncIterator[WorkerConnection]:
+    """`dial`, over a transport that is there already, and belongs to this from here on."""
+    limits = limits or Limits()
+    dialect = DIALECTS[wire](
+        "worker",
+        id=instance,
+        nonce=secrets.token_bytes(32),
+        limits=limits,
+        name=name,
+        secret=secret.encode() if isinstance(secret, str) else secret,
+        software=software,
+    )
+    pump = Pump(stream, dialect, limits)
+    logged_in = await _log_in(pump)
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        connection = WorkerConnection(pump, logged_in.peer, handler, nursery)
+        nursery.start_soon(connection.run)
+        # Kept and raised outside, so that it comes out as it is and not in a group of the nursery's.
+        try:
+            await connection.attach()
+            yield connection
+        except BaseException as error:
+            failure = error
+        pump.close("bye", ConnectionClosed())
+    if failure is not None:
+        raise failure
+
+
+async def _log_in(pump: Pump) -> LoggedIn:
+    try:
+        with trio.move_on_after(pump.limits.handshake_timeout_s):
+            return _logged_in(await pump.exchange())
+        raise ConnectionLost(f"the master did not answer the login within {pump.limits.handshake_timeout_s:g} s")
+    except BaseException:
+        await pump.hang_up()
+        raise
+
+
+def _logged_in(event: Event) -> LoggedIn:
+    match event:
+        case LoggedIn():
+            return event
+        case Refused(reason, text):
+            raise LoginRefused(reason, text)
+        case PeerClosed(reason, text):
+            raise ConnectionLost(f"the master closed the connection during the login: {text or reason}", reason=reason)
+        case _:
+            raise RemoteProtocolError(f"{type(event).__name__} during the login")
+
+
+@final
+class WorkerConnection:
+    """An attached worker's end of its connection."""
+
+    def __init__(self, pump: Pump, peer: str, handler: WorkerHandler, nursery: trio.Nursery) -> None:
+        self.peer = peer
+        """The master's id."""
+        self._pump = pump
+        self._handler = handler
+        self._nursery = nursery
+        self._commands: dict[str, _Command] = {}
+        self._calls: deque[tuple[int, Request]] = deque()
+        self._called = trio.Event()
+        self._ended = trio.Event()
+
+    async def wait_closed(self) -> TailraceError:
+        """Wait until it is over; why. Cancellation changes nothing."""
+        await self._ended.wait()
+        assert self._pump.why is not None
+        return self._pump.why
+
+    def loseConnection(self, reason: str = "bye") -> None:
+        """Close it, for a `reason` that the master hears: `bye`, `shutdown`, `draining`."""
+        self._pump.close(reason, ConnectionClosed())
+
+    def statistics(self) -> Mapping[str, float]:
+        """Counters since it was made, and `rtt_s` once there was a ping."""
+        counted: dict[str, float] = {**self._pump.dialect.statistics(), "commands": len(self._commands)}
+        if self._pump.rtt_s is not None:
+            counted["rtt_s"] = self._pump.rtt_s
+        return counted
+
+    # ------------------------------------------------------------ for dial
+
+    async def attach(self) -> None:
+        """The first call: when it is answered the master has taken this worker."""
+        try:
+            await self._pump.call(Held(()))
+        except ConnectionLost as error:
+            why = self._pump.why
+            if error.reason in REFUSALS:
+                raise LoginRefused(error.reason, error.said) from None
+            raise why if isinstance(why, RemoteProtocolError) else error from None
+
+    async def run(self) -> None:
+        """Serve until it is over."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._serve)
+            await self._pump.run(self)
+            nursery.cancel_scope.cancel()
+
+    # ------------------------------------------------------------ for the pump
+
+    def on_called(self, call: int, request: Request) -> None:
+        """See `Owner`."""
+        self._calls.append((call, request))
+        self._called.set()
+
+    def on_opened(self, opened: StreamOpened) -> None:
+        """See `Owner`."""
+        command = self._commands.get(opened.name)
+        if opened.role != "download" or command is None or command.reader is None:
+            self._pump.refuse(opened, f"LocalProtocolError: command {opened.name} takes no {opened.role}")
+        elif not command.reader.on_opened(opened):
+            self._pump.refuse(opened, f"LocalProtocolError: command {opened.name} has its download already")
+
+    def on_ended(self, why: TailraceError) -> None:
+        """See `Owner`."""
+        for command in self._commands.values():
+            if command.reader is not None:
+                command.reader.on_lost()
+        self._ended.set()
+
+    # ------------------------------------------------------------ calls
+
+    async def _serve(self) -> None:
+        """One call after the other: an interrupt does not overtake the start that it means."""
+        while True:
+            while self._calls:
+                call, request = self._calls.popleft()
+                try:
+                    self._pump.reply(call, await call_foreign(self._do, request))
+                except Raised as raised:
+                    if not isinstance(raised.error, TailraceError):
+                        log.error("%s raised", type(request).__name__, exc_info=raised.error)
+                    self._pump.fail(call, *describe(raised.error))
+                except LocalProtocolError as error:
+                    log.error("the answer to %s cannot be sent: %s", type(request).__name__, error)
+                    self._pump.fail(call, *describe(error))
+            self._called = trio.Event()
+            await self._called.wait()
+
+    async def _do(self, request: Request) -> Value:  # noqa: C901 - one row for each call
+        handler = self._handler
+        match request:
+            case Print(message):
+                await handler.print(message)
+            case GetWorkerInfo():
+                return await handler.getWorkerInfo()
+            case SetBuilderList(builders):
+                return list(await handler.setBuilderList(list(builders)))
+            case StartBuild(builder):
+                await handler.startBuild(builder)
+            case StartCommand():
+                await self._start(request)
+            case InterruptCommand(builder, command, why):
+                await handler.interruptCommand(builder, command, why)
+            case Shutdown():
+                await handler.shutdown()
+            case ForgetCommand(command):
+                await handler.interruptCommand("", command, "the master has forgotten it")
+            case ResumeCommand(command):
+                raise UnknownCommand(f"command {command!r} is not held")
+            case Held():
+                raise RemoteProtocolError("a master does not call `held`")
+            case _:
+                assert_never(request)
+        return None
+
+    async def _start(self, request: StartCommand) -> None:
+        known = self._commands.get(request.command)
+        if known is not None:
+            # Commands are idempotent: a start that is said twice is done once.
+            if known.request == request:
+                return
+            raise CommandIdInUse(f"command {request.command!r} is still there")
+        command = self._commands[request.command] = _Command(request=request)
+        accepted = False
+        try:
+            await self._handler.startCommand(
+                request.builder, request.command, request.name, self._args(command), self._proxy(command)
+            )
+            accepted = True
+        finally:
+            if not accepted:
+                self._free(command)
+
+    def _args(self, command: _Command) -> dict[str, object]:
+        args: dict[str, object] = dict(command.request.args)
+        for name, kind in command.request.impls.items():
+            if kind == "FileWriter":
+                args[name] = FileWriterProxy(RemoteWriter(self._pump, command.request.command))
+            else:
+                command.reader = RemoteReader(self._pump)
+                args[name] = FileReaderProxy(command.reader)
+        return args
+
+    def _proxy(self, command: _Command) -> RemoteCommandProxy:
+        journal = RemoteJournal(self._pump, self._nursery, command.request.command, lambda: self._free(command))
+        return RemoteCommandProxy(journal, command.request.command)
+
+    def _free(self, command: _Command) -> None:
+        """It is over, and its completion is durable."""
+        if self._commands.get(command.request.command) is command:
+            del self._commands[command.request.command]
+        if command.reader is not None:
+            command.reader.abandon()
+
+
+@final
+@attrs.define(kw_only=True)
+class _Command:
+    """A command of this connection, until its completion is durable."""
+
+    request: StartCommand
+    reader: RemoteReader | None = None

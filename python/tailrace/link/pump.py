@@ -1,0 +1,447 @@
+"""The one pump: receive data; while there is an event, hand it on; send what there is to send.
+
+Every wire and both sides go through here, and nothing else calls `receive_some` and `send_all`. One task reads, one
+writes, one listens for silence. The owner (`Connection`, or `WorkerConnection`) hears of calls, of new streams and of
+the end; answers to our own calls, and what happens to streams, are dealt with here.
+
+The end has one door: `_end`. It says why, once; then everything that waits is told, the writer sends what is left
+(within `close_timeout_s`, if there is anyone to send it to), and the transport is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol, final
+
+import attrs
+import trio
+
+from tailrace.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    RemoteError,
+    RemoteProtocolError,
+    TailraceError,
+    remote_error,
+)
+from tailrace.link.stream import Incoming, Outgoing, error_of_reason
+from tailrace.messages import (
+    Called,
+    CallFailed,
+    PeerClosed,
+    Ponged,
+    Replied,
+    StreamOpened,
+    StreamProgress,
+    StreamReadable,
+    StreamReset,
+    StreamStopped,
+    StreamWritable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace.dialects.dialect import Dialect
+    from tailrace.limits import Limits
+    from tailrace.messages import Event, Request, Role, Value
+
+RECEIVE_BYTES = 256 * 1024
+SEND_BYTES = 256 * 1024
+# The wire allows 1,024 unanswered calls; the rest waits here.
+CALLS_MAX = 1000
+# The wire allows 16 unanswered pings (PROTOCOL.md section 8).
+PINGS_MAX = 12
+
+
+class Owner(Protocol):
+    """Who a pump works for. None of these waits."""
+
+    def on_called(self, call: int, request: Request) -> None:
+        """The peer calls."""
+
+    def on_opened(self, opened: StreamOpened) -> None:
+        """The peer opened a stream: adopt it, or refuse it."""
+
+    def on_ended(self, why: TailraceError) -> None:
+        """It is over. Said once."""
+
+
+@final
+class Pump:
+    """One transport and one dialect, until either ends."""
+
+    def __init__(self, transport: trio.abc.Stream, dialect: Dialect, limits: Limits) -> None:
+        self.dialect = dialect
+        self.limits = limits
+        self.why: TailraceError | None = None
+        """Why it is over; `None` while it is not."""
+        self.closed = trio.Event()
+        """The transport is closed."""
+        self.rtt_s: float | None = None
+        """The last round trip that was measured."""
+        self._transport = transport
+        self._owner: Owner | None = None
+        self._heard = trio.current_time()
+        self._pings: dict[int, _Ping] = {}
+        self._nonce = 0
+        self._calls: dict[int, _Call] = {}
+        self._slots = trio.Semaphore(CALLS_MAX)
+        self._outgoing: dict[int, Outgoing] = {}
+        self._incoming: dict[int, Incoming] = {}
+        self._something_to_send = trio.Event()
+        self._reading = trio.CancelScope()
+        # The writer outlives a cancellation by as long as the last words take.
+        self._writing = trio.CancelScope(shield=True)
+
+    # the login, before `run`
+
+    async def exchange(self) -> Event:
+        """Send what there is to send, and wait for the next event. Cancelled: the connection is of no more use.
+
+        Raises:
+            RemoteProtocolError: the peer broke the protocol.
+            ConnectionLost: the transport ended.
+        """
+        while True:
+            try:
+                event = self.dialect.next_event()
+                await self._drain()
+                if event is not None:
+                    return event
+                self._receive(await self._transport.receive_some(RECEIVE_BYTES))
+            except RemoteProtocolError:
+                await self._drain_quietly()
+                raise
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise ConnectionLost(_broken(error)) from error
+
+    async def hang_up(self) -> None:
+        """Instead of `run`: send what is left and close the transport, within `close_timeout_s`, whatever happens."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self.limits.close_timeout_s):
+            await self._drain_quietly()
+            await self._transport.aclose()
+        await self._close_transport()
+
+    # the life of it
+
+    async def run(self, owner: Owner) -> None:
+        """Work until it is over. `why` says why. Cancelled: says goodbye to the peer, within `close_timeout_s`."""
+        self._owner = owner
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._watch)
+                try:
+                    with self._reading:
+                        await self._read()
+                finally:
+                    # Does something only when cancelled. The writer, which is shielded, then says it.
+                    self.close("bye", ConnectionClosed())
+                nursery.cancel_scope.cancel()
+        finally:
+            await self._close_transport()
+
+    def close(self, reason: str, why: TailraceError, text: str = "", *, patience_s: float | None = None) -> None:
+        """Say goodbye, and be over. Does nothing if it is over already."""
+        if self.why is None:
+            self.dialect.close(reason, text)
+            self._end(why, self.limits.close_timeout_s if patience_s is None else patience_s)
+
+    def breach(self, error: RemoteProtocolError) -> None:
+        """The peer broke the protocol in a way that the dialect could not see."""
+        self.close("protocol", error, str(error)[:1000])
+
+    def flush(self) -> None:
+        """Something was said: have it sent."""
+        self._something_to_send.set()
+
+    # calls
+
+    async def call(self, request: Request) -> Value:
+        """Call the peer's method. Cancelled: the call may happen; its answer is ignored.
+
+        Raises:
+            RemoteError: the peer's method raised.
+            ConnectionLost, ConnectionClosed: there will be no answer.
+            LocalProtocolError: it cannot be said on this wire.
+        """
+        self.check()
+        await self._slots.acquire()
+        try:
+            self.check()
+            number = self.dialect.call(request)
+        except BaseException:
+            self._slots.release()
+            raise
+        call = self._calls[number] = _Call()
+        self.flush()
+        await call.answered.wait()
+        if call.error is not None:
+            raise call.error
+        return call.value
+
+    def reply(self, call: int, value: Value) -> None:
+        """Answer a call of the peer, if it is still there."""
+        if self.why is None:
+            self.dialect.reply(call, value)
+            self.flush()
+
+    def fail(self, call: int, kind: str, text: str) -> None:
+        """Answer a call of the peer: it raised."""
+        if self.why is None:
+            self.dialect.fail(call, kind, text)
+            self.flush()
+
+    async def ping(self) -> float:
+        """Ask for a sign of life; the round trip in seconds. Cancellation changes nothing."""
+        self.check()
+        ping = self._send_ping()
+        await ping.answered.wait()
+        self.check()
+        return ping.rtt_s
+
+    def check(self) -> None:
+        """Raise why it is over, if it is."""
+        if self.why is not None:
+            raise self.error(maybe_done=False)
+
+    def error(self, *, maybe_done: bool) -> ConnectionLost | ConnectionClosed:
+        """Why it is over, for a call."""
+        if isinstance(self.why, ConnectionClosed):
+            return ConnectionClosed(self.why.reason)
+        return self.lost(maybe_done=maybe_done)
+
+    def lost(self, *, maybe_done: bool = False) -> ConnectionLost:
+        """Why it is over, as a `ConnectionLost` whoever did it."""
+        if isinstance(self.why, ConnectionLost):
+            why = self.why
+            return ConnectionLost(why.text, maybe_done=maybe_done, reason=why.reason, said=why.said)
+        error = ConnectionLost(str(self.why), maybe_done=maybe_done)
+        error.__cause__ = self.why
+        return error
+
+    # streams
+
+    def open(self, role: Role, name: str, on_durable: Callable[[int], None] | None = None) -> Outgoing:
+        """Begin a stream of ours."""
+        self.check()
+        stream = Outgoing(self.dialect, self.flush, role, name, on_durable)
+        self._outgoing[stream.number] = stream
+        self.flush()
+        return stream
+
+    def adopt(self, opened: StreamOpened) -> Incoming:
+        """A stream of the peer's is wanted."""
+        stream = Incoming(self.dialect, self.flush, self.breach, opened.stream)
+        self._incoming[opened.stream] = stream
+        return stream
+
+    def drop(self, stream: Incoming) -> None:
+        """No task takes from it any more."""
+        self._incoming.pop(stream.number, None)
+
+    def refuse(self, opened: StreamOpened, reason: str) -> None:
+        """A stream of the peer's is not wanted."""
+        self.dialect.stop(opened.stream, reason)
+        self.flush()
+
+    # ------------------------------------------------------------ reading
+
+    async def _read(self) -> None:
+        while True:
+            self._hand_on()
+            if self.why is not None:
+                return
+            try:
+                data = await self._transport.receive_some(RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._end(ConnectionLost(_broken(error)))
+                return
+            self._receive(data)
+
+    def _receive(self, data: bytes | bytearray) -> None:
+        self._heard = trio.current_time()
+        if data:
+            self.dialect.receive_data(data)
+        else:
+            self.dialect.receive_eof()
+
+    def _hand_on(self) -> None:
+        try:
+            while self.why is None and (event := self.dialect.next_event()) is not None:
+                self._handle(event)
+        except RemoteProtocolError as error:
+            # The dialect has said why, and has closed.
+            self._end(error, self.limits.close_timeout_s)
+        self.flush()
+
+    def _handle(self, event: Event) -> None:  # noqa: C901 - one row for each event
+        assert self._owner is not None
+        match event:
+            case StreamReadable(number):
+                if (incoming := self._incoming.get(number)) is not None:
+                    incoming.on_readable()
+            case StreamWritable(number):
+                if (outgoing := self._outgoing.get(number)) is not None:
+                    outgoing.on_writable()
+            case StreamProgress(number):
+                self._on_progress(number, event)
+            case StreamOpened():
+                self._owner.on_opened(event)
+            case StreamReset(number, reason):
+                if (incoming := self._incoming.pop(number, None)) is not None:
+                    incoming.on_failure(error_of_reason(reason))
+            case StreamStopped(number, reason):
+                if (outgoing := self._outgoing.pop(number, None)) is not None:
+                    outgoing.on_failure(error_of_reason(reason))
+            case Called(number, request):
+                self._owner.on_called(number, request)
+            case Replied(number, value):
+                self._answered(number, value, None)
+            case CallFailed(number, kind, text):
+                self._answered(number, None, remote_error(kind, text))
+            case Ponged(nonce):
+                self._on_pong(nonce)
+            case PeerClosed(reason, text):
+                self._on_peer_closed(reason, text)
+            case _:
+                self.breach(RemoteProtocolError(f"{type(event).__name__} after the login"))
+
+    def _on_progress(self, number: int, event: StreamProgress) -> None:
+        outgoing = self._outgoing.get(number)
+        if outgoing is not None:
+            outgoing.on_progress(event)
+            if event.done:
+                del self._outgoing[number]
+
+    def _answered(self, number: int, value: Value, error: RemoteError | None) -> None:
+        call = self._calls.pop(number, None)
+        if call is not None:
+            call.value, call.error = value, error
+            call.answered.set()
+            self._slots.release()
+
+    def _on_peer_closed(self, reason: str, text: str) -> None:
+        if reason == "eof":
+            why = ConnectionLost("the far side is gone")
+        else:
+            sentence = f"the far side closed the connection ({reason})"
+            why = ConnectionLost(f"{sentence}: {text}" if text else sentence, reason=reason, said=text)
+        self._end(why)
+
+    # ------------------------------------------------------------ writing
+
+    async def _write(self) -> None:
+        with self._writing:
+            try:
+                while True:
+                    await self._drain()
+                    if self.why is not None:
+                        return
+                    await self._something_to_send.wait()
+                    self._something_to_send = trio.Event()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._end(ConnectionLost(_broken(error)))
+
+    async def _drain(self) -> None:
+        while data := self.dialect.data_to_send(SEND_BYTES):
+            await self._transport.send_all(data)
+
+    async def _drain_quietly(self) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._drain()
+
+    # ------------------------------------------------------------ liveness
+
+    async def _watch(self) -> None:
+        """Ping a silent peer, and bury a dead one."""
+        limits = self.limits
+        patience_s = limits.ping_timeout_s - limits.ping_interval_s
+        while self.why is None:
+            await trio.sleep_until(self._heard + limits.ping_interval_s)
+            heard = self._heard
+            if trio.current_time() < heard + limits.ping_interval_s:
+                continue
+            if len(self._pings) >= PINGS_MAX:
+                self.breach(RemoteProtocolError(f"{PINGS_MAX} pings without an answer, from a peer that is there"))
+                return
+            self._send_ping()
+            # Counted from the ping, and looked at once more after the reader had its turn: a process that was stopped
+            # for a minute must not bury a peer whose bytes are waiting in the kernel.
+            await trio.sleep(patience_s)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            if self._heard == heard:
+                silence_s = trio.current_time() - heard
+                self._end(ConnectionLost(f"no sign of life from the far side for {silence_s:.0f} s"))
+
+    def _send_ping(self) -> _Ping:
+        self._nonce += 1
+        ping = self._pings[self._nonce] = _Ping(trio.current_time())
+        self.dialect.ping(self._nonce)
+        self.flush()
+        return ping
+
+    def _on_pong(self, nonce: int) -> None:
+        ping = self._pings.pop(nonce, None)
+        if ping is not None:
+            ping.rtt_s = self.rtt_s = trio.current_time() - ping.sent
+            ping.answered.set()
+
+    # ------------------------------------------------------------ the end
+
+    def _end(self, why: TailraceError, patience_s: float = 0) -> None:
+        """`patience_s`: how long the last words may take; none if there is nobody to hear them."""
+        if self.why is not None:
+            return
+        self.why = why
+        self._reading.cancel()
+        if patience_s:
+            self._writing.deadline = trio.current_time() + patience_s
+        else:
+            self._writing.cancel()
+        self.flush()
+        if self._owner is not None:
+            self._owner.on_ended(why)
+        self._tell_waiters()
+
+    def _tell_waiters(self) -> None:
+        for call in self._calls.values():
+            call.error = self.error(maybe_done=True)
+            call.answered.set()
+            self._slots.release()
+        for ping in self._pings.values():
+            ping.answered.set()
+        for outgoing in list(self._outgoing.values()):
+            outgoing.on_failure(self.lost())
+        for incoming in list(self._incoming.values()):
+            incoming.on_failure(self.lost())
+        self._calls.clear()
+        self._pings.clear()
+        self._outgoing.clear()
+        self._incoming.clear()
+
+    async def _close_transport(self) -> None:
+        await trio.aclose_forcefully(self._transport)
+        self.closed.set()
+
+
+@final
+@attrs.define
+class _Call:
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    value: Value = None
+    error: TailraceError | None = None
+
+
+@final
+@attrs.define
+class _Ping:
+    sent: float
+    rtt_s: float = 0.0
+    answered: trio.Event = attrs.field(factory=trio.Event)
+
+
+def _broken(error: Exception) -> str:
+    return f"the connection broke: {error.__cause__ or error}".rstrip(": ")

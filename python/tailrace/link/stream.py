@@ -1,0 +1,193 @@
+"""The two ends of a stream, as tasks see them: an `Outgoing` has room to wait for, an `Incoming` has records to take.
+
+Each is driven by one task. The pump tells them what arrived by their `on_…` methods, which never wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from tailrace.errors import ConnectionLost, RemoteError, RemoteProtocolError, remote_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace._core import Batch, Journal
+    from tailrace.dialects.dialect import Dialect
+    from tailrace.messages import Role, StreamProgress
+
+
+@final
+class Outgoing:
+    """A stream that we send."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        flush: Callable[[], None],
+        role: Role,
+        name: str,
+        on_durable: Callable[[int], None] | None = None,
+    ) -> None:
+        self.number = dialect.open(role, name)
+        self.error: RemoteError | ConnectionLost | None = None
+        """Why it is over, if it failed."""
+        self.scope = trio.CancelScope()
+        """Cancelled when it fails: run in it what waits for something else meanwhile."""
+        self._dialect = dialect
+        self._flush = flush
+        self._on_durable = on_durable
+        self._done = False
+        self._woken = trio.Event()
+
+    @property
+    def sent(self) -> int:
+        """The offset up to which bytes were written."""
+        return self._dialect.sent(self.number)
+
+    @property
+    def over(self) -> bool:
+        """The peer has all of it, or it failed."""
+        return self._done or self.error is not None
+
+    async def wait_room(self) -> int:
+        """Wait until something can be written; how much. Cancellation changes nothing."""
+        while True:
+            self.check()
+            if room := self._dialect.room(self.number):
+                return room
+            await self._woken.wait()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, as there is room. Cancelled: some of it may have been written; reset the stream then."""
+        view = memoryview(data)
+        while view:
+            room = await self.wait_room()
+            self._dialect.write(self.number, view[:room])
+            self._flush()
+            view = view[room:]
+
+    def write_journal(self, journal: Journal) -> int:
+        """Write what fits of a journal, from where the stream stands. How many bytes that were."""
+        self.check()
+        moved = self._dialect.write_journal(self.number, journal)
+        if moved:
+            self._flush()
+        return moved
+
+    async def finish(self) -> None:
+        """End the stream, and wait until the peer has all of it safe. Cancelled: it was ended."""
+        self.check()
+        self._dialect.end(self.number)
+        self._flush()
+        while not self._done:
+            self.check()
+            await self._woken.wait()
+
+    def reset(self, reason: str) -> None:
+        """Give up, unless it is over already."""
+        if not self.over:
+            self.error = ConnectionLost(f"the stream was reset: {reason}")
+            self._dialect.reset(self.number, reason)
+            self._flush()
+
+    def check(self) -> None:
+        """Raise why it failed, if it did."""
+        if self.error is not None:
+            raise self.error
+
+    # what the pump says
+
+    def on_writable(self) -> None:
+        self._wake()
+
+    def on_progress(self, progress: StreamProgress) -> None:
+        if self._on_durable is not None and progress.durable:
+            self._on_durable(progress.durable)
+        if progress.done:
+            self._done = True
+            self._wake()
+
+    def on_failure(self, error: RemoteError | ConnectionLost) -> None:
+        if not self.over:
+            self.error = error
+            self.scope.cancel()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._woken.set()
+        self._woken = trio.Event()
+
+
+@final
+class Incoming:
+    """A stream that we receive."""
+
+    def __init__(
+        self, dialect: Dialect, flush: Callable[[], None], on_breach: Callable[[RemoteProtocolError], None], number: int
+    ) -> None:
+        self.number = number
+        self.error: RemoteError | ConnectionLost | None = None
+        """Why it is over, if it failed."""
+        self.scope = trio.CancelScope()
+        """Cancelled when it fails: run in it what must not go on then."""
+        self._dialect = dialect
+        self._flush = flush
+        self._on_breach = on_breach
+        self._woken = trio.Event()
+
+    async def take(self, max_bytes: int) -> Batch | None:
+        """The next whole records, everything that has arrived up to `max_bytes`; `None` at the end.
+
+        Cancellation changes nothing.
+
+        Raises:
+            RemoteError: the sender gave up, or we stopped it.
+            ConnectionLost: the connection broke.
+        """
+        while True:
+            if self.error is not None:
+                raise self.error
+            try:
+                batch = self._dialect.take(self.number, max_bytes)
+            except RemoteProtocolError as error:
+                self._on_breach(error)
+                continue
+            if batch is not None:
+                return batch
+            if self._dialect.ended(self.number):
+                return None
+            await self._woken.wait()
+
+    def settle(self, taken: int, durable: int) -> None:
+        """It was taken up to there, and is safe up to there."""
+        if self.error is None:
+            self._dialect.settle(self.number, taken, durable)
+            self._flush()
+
+    def stop(self, reason: str) -> None:
+        """Ask the sender to give up, unless it is over already."""
+        if self.error is None:
+            self.error = RemoteError("Stopped", reason)
+            self._dialect.stop(self.number, reason)
+            self._flush()
+
+    # what the pump says
+
+    def on_readable(self) -> None:
+        self._woken.set()
+        self._woken = trio.Event()
+
+    def on_failure(self, error: RemoteError | ConnectionLost) -> None:
+        if self.error is None:
+            self.error = error
+            self.scope.cancel()
+            self.on_readable()
+
+
+def error_of_reason(reason: str) -> RemoteError:
+    """The error that a RESET or a STOP speaks of: `Type: text`, as `describe` made it."""
+    kind, colon, text = reason.partition(": ")
+    return remote_error(kind, text) if colon else RemoteError("Stopped", reason)

@@ -1,0 +1,120 @@
+"""Files at the master: an upload into a `FileWriterImpl`, a download out of a `FileReaderImpl`.
+
+Many blocks are on their way at once, as far as credit goes. What fails is not closed: the far side hears why, and the
+command goes on to its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, cast
+
+from tailrace._core import Blake3, chunk_records, close_record
+from tailrace.errors import ConnectionClosed, ConnectionLost, LocalProtocolError, RemoteError, RemoteProtocolError
+from tailrace.limits import MIB
+from tailrace.link.foreign import Raised, call_foreign
+
+if TYPE_CHECKING:
+    from tailrace._core import Batch
+    from tailrace.link.proxy import FileReaderProxy, FileWriterProxy
+    from tailrace.link.pump import Pump
+    from tailrace.link.stream import Incoming
+
+log = logging.getLogger("tailrace.link")
+
+# One `remote_write` carries at most this.
+WRITE_BYTES_MAX = MIB
+# One `remote_read` asks for this: four of them fill a stream's window, so that reading and sending overlap.
+READ_BYTES = MIB
+# What a worker says when it wants no more of a download, and nothing went wrong.
+CLOSED = "closed"
+
+
+async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command: str) -> None:
+    """Take an upload to its end. Cancelled, as when the transfer fails meanwhile: the Impl is not closed."""
+    digest = Blake3()
+    end, closed = 0, False
+    try:
+        with stream.scope:
+            while (batch := await stream.take(WRITE_BYTES_MAX)) is not None:
+                closed = await _hand_on(batch, writer, digest)
+                end = batch.end
+                stream.settle(end, 0)
+            if closed:
+                # It is in its place: this is what the worker's `close` waits for.
+                stream.settle(end, end)
+            else:
+                stream.stop("RemoteProtocolError: the upload ended without its close record")
+    except Raised as raised:
+        log.error("command %s: its upload failed", command, exc_info=raised.error)
+        stream.stop(str(raised))
+    except RemoteProtocolError as error:
+        # Records that are none.
+        pump.breach(error)
+    except (RemoteError, ConnectionLost):
+        pass
+    if stream.error is not None:
+        log.info("command %s: its upload ended early: %s", command, stream.error)
+
+
+async def _hand_on(batch: Batch, writer: FileWriterProxy, digest: Blake3) -> bool:
+    """Whether that was the end of it."""
+    if data := batch.chunk_bytes():
+        digest.update(data)
+        await call_foreign(writer.callRemote, "write", data)
+    if (times := batch.utime()) is not None:
+        await call_foreign(writer.callRemote, "utime", times)
+    if batch.unpack:
+        await call_foreign(writer.callRemote, "unpack")
+    close = batch.close()
+    if close is None:
+        return False
+    if close != (digest.length, digest.digest()):
+        raise Raised(LocalProtocolError(f"{digest.length} bytes came, and they are not the {close[0]} that were sent"))
+    await call_foreign(writer.callRemote, "close")
+    return True
+
+
+async def send(pump: Pump, reader: FileReaderProxy, command: str) -> None:
+    """Send a download to its end. Cancelled: it is reset, and the Impl is not closed."""
+    try:
+        stream = pump.open("download", command)
+    except (ConnectionLost, ConnectionClosed):
+        return
+    try:
+        digest = Blake3()
+        with stream.scope:
+            while data := await _read(reader):
+                digest.update(data)
+                await stream.write(chunk_records(data))
+                await stream.wait_room()
+            await stream.write(close_record(digest.length, digest.digest()))
+            await stream.finish()
+    except Raised as raised:
+        log.error("command %s: its download failed", command, exc_info=raised.error)
+        stream.reset(str(raised))
+        return
+    except (RemoteError, ConnectionLost):
+        pass
+    finally:
+        stream.reset("Cancelled: the command ended before its download")
+    await _close(stream.error, reader, command)
+
+
+async def _read(reader: FileReaderProxy) -> bytes:
+    data = await call_foreign(reader.callRemote, "read", READ_BYTES)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise Raised(LocalProtocolError(f"remote_read returned {type(data).__name__}, not bytes"))
+    if len(data) > READ_BYTES:
+        raise Raised(LocalProtocolError(f"remote_read({READ_BYTES}) returned {len(data)} bytes"))
+    return cast("bytes", data)
+
+
+async def _close(error: RemoteError | ConnectionLost | None, reader: FileReaderProxy, command: str) -> None:
+    if error is not None and not (isinstance(error, RemoteError) and error.text == CLOSED):
+        log.info("command %s: its download ended early: %s", command, error)
+        return
+    try:
+        await call_foreign(reader.callRemote, "close")
+    except Raised as raised:
+        log.error("command %s: remote_close raised", command, exc_info=raised.error)
