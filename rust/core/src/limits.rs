@@ -29,5 +29,8 @@ pub const PINGS_MAX: usize = 16;
 pub const OPEN_COST: u64 = 64;
 /// Bytes of one stream that wait in the session to be framed: two turns of the round robin.
 pub const STREAM_QUEUE_BYTES_MAX: usize = 256 << 10;
+/// Bytes that a receiver lends, all streams together, to records that are larger than their stream's window: enough for
+/// four of the largest, so that three whose consumers stall do not stop the next one.
+pub const LENT_BYTES_MAX: u64 = 64 << 20;
 /// What one stream may send before the next has its turn.
 pub const QUANTUM_BYTES: usize = 64 << 10;

@@ -1,0 +1,335 @@
+//! The streams that we send (PROTOCOL.md section 5, from the sender's side).
+//!
+//! Streams with something to send and credit for it stand in a ring. A turn is one frame of at most 64 KiB, header included;
+//! that is deficit round robin with a quantum of 64 KiB, of which nothing is ever left over, because a payload can be cut
+//! anywhere.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::incoming::{may_open, parity};
+use super::outbox::Outbox;
+use crate::error::{ProtocolError, UsageError};
+use crate::event::Event;
+use crate::frame::{self, Frame, HEADER_BYTES, StreamRole};
+use crate::journal::Source;
+use crate::limits::{OPEN_COST, QUANTUM_BYTES, STR_BYTES_MAX};
+use crate::login::Role;
+use crate::stream::{SendState, SendStream};
+use crate::varint;
+use crate::window::SendWindow;
+
+/// What a STOP has stopped.
+pub(super) enum Stopped {
+    /// Nothing that anybody waits for.
+    Nothing,
+    Stream(Event),
+    /// A call that was too large for the peer.
+    Call(u64),
+}
+
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    our: Role,
+    streams: HashMap<u64, SendStream>,
+    names: HashSet<(StreamRole, String)>,
+    next: u64,
+    /// The highest number whose OPEN was sent.
+    highest: u64,
+    /// Streams whose OPEN was sent and that are not over.
+    open: usize,
+    streams_max: usize,
+    stream_window: u64,
+    connection: SendWindow,
+    waiting: VecDeque<u64>,
+    ring: VecDeque<u64>,
+}
+
+impl Outgoing {
+    pub(super) fn new(our: Role) -> Self {
+        Self {
+            our,
+            streams: HashMap::new(),
+            names: HashSet::new(),
+            next: 2 - parity(our),
+            highest: 0,
+            open: 0,
+            streams_max: 0,
+            stream_window: 0,
+            connection: SendWindow::new(0, 0),
+            waiting: VecDeque::new(),
+            ring: VecDeque::new(),
+        }
+    }
+
+    /// What the peer's hello promises.
+    pub(super) fn begin(&mut self, stream_window: u64, connection_window: u64, streams_max: u64) {
+        self.stream_window = stream_window;
+        self.connection = SendWindow::new(0, connection_window);
+        self.streams_max = usize::try_from(streams_max).unwrap_or(usize::MAX);
+    }
+
+    // Commands.
+
+    pub(super) fn open(&mut self, role: StreamRole, name: &str, offset: u64) -> Result<u64, UsageError> {
+        if !may_open(self.our, role) {
+            return Err(UsageError(format!("a {:?} sends no {}", self.our, role.name()).to_lowercase()));
+        }
+        if name.len() > STR_BYTES_MAX || offset > varint::MAX {
+            return Err(UsageError(format!("a stream with a name of {} bytes at {offset}", name.len())));
+        }
+        if !self.names.insert((role, name.to_owned())) {
+            return Err(UsageError(format!("{} {name:?} is open already", role.name())));
+        }
+        let stream = self.next;
+        self.next += 2;
+        self.streams.insert(stream, SendStream::new(role, name.to_owned(), offset, self.stream_window));
+        self.waiting.push_back(stream);
+        Ok(stream)
+    }
+
+    /// A large message as a stream of its own; `call` if it is a call of ours.
+    pub(super) fn send_message(&mut self, call: Option<u64>, message: &[u8]) -> Result<(), UsageError> {
+        let stream = self.open(StreamRole::Message, &self.next.to_string(), 0)?;
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.call = call;
+            state.push(message);
+            state.end_asked = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn room(&mut self, stream: u64) -> Result<usize, UsageError> {
+        Ok(self.known(stream)?.map_or(0, SendStream::room))
+    }
+
+    pub(super) fn write(&mut self, stream: u64, data: &[u8]) -> Result<(), UsageError> {
+        let state = self.writable(stream)?;
+        let room = state.room();
+        if data.len() > room {
+            return Err(UsageError(format!("{} bytes for stream {stream}, which has room for {room}", data.len())));
+        }
+        state.push(data);
+        self.into_ring(stream);
+        Ok(())
+    }
+
+    pub(super) fn write_journal(&mut self, stream: u64, source: &dyn Source) -> Result<usize, UsageError> {
+        let state = self.writable(stream)?;
+        let (room, end, begin) = (state.room(), state.end(), source.begin());
+        if end < begin {
+            return Err(UsageError(format!("stream {stream} is at {end}, and its journal begins at {begin}")));
+        }
+        let moved = if room == 0 { 0 } else { source.read(end, room, &mut |piece| state.push(piece)) };
+        self.into_ring(stream);
+        Ok(moved)
+    }
+
+    pub(super) fn sent(&mut self, stream: u64) -> Result<u64, UsageError> {
+        let state = self.known(stream)?.ok_or_else(|| UsageError(format!("stream {stream} is over")))?;
+        Ok(state.end())
+    }
+
+    pub(super) fn end(&mut self, stream: u64, outbox: &mut Outbox) -> Result<(), UsageError> {
+        let state = self.writable(stream)?;
+        if state.state == SendState::Waiting {
+            state.end_asked = true;
+            return Ok(());
+        }
+        state.state = SendState::Ending;
+        self.end_if_empty(stream).map_or(Ok(()), |frame| outbox.push_frame(&frame))
+    }
+
+    /// What was not sent yet is dropped. A stream that is over stays so.
+    pub(super) fn reset(&mut self, stream: u64, reason: &str, outbox: &mut Outbox) -> Result<(), UsageError> {
+        let Some(state) = self.known(stream)? else { return Ok(()) };
+        let (was, offset) = (state.state, state.window.sent());
+        self.remove(stream);
+        if was == SendState::Waiting {
+            return Ok(());
+        }
+        outbox.push_frame(&Frame::Reset { stream, offset, reason })
+    }
+
+    // From the peer.
+
+    pub(super) fn windowed(
+        &mut self,
+        stream: u64,
+        next: u64,
+        durable: u64,
+        limit: u64,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let Some(state) = self.given_out(stream)? else { return Ok(None) };
+        let ordered = durable <= next && next <= limit && next <= state.window.sent();
+        if !ordered || next < state.next || durable < state.durable || !state.window.raise(limit) {
+            return Err(ProtocolError::new(
+                5,
+                format!(
+                    "a WINDOW of {next}, {durable}, {limit} for stream {stream}, which is at {}",
+                    state.window.sent()
+                ),
+            ));
+        }
+        let moved = (next, durable) != (state.next, state.durable);
+        (state.next, state.durable) = (next, durable);
+        let is_ended = matches!(state.state, SendState::Ended | SendState::Stopped);
+        let done = is_ended && durable == state.window.sent();
+        let silent = state.state == SendState::Stopped || state.role == StreamRole::Message || !(moved || done);
+        if done {
+            self.remove(stream);
+        }
+        self.into_ring(stream);
+        Ok((!silent).then_some(Event::StreamProgress { stream, next, durable, done }))
+    }
+
+    pub(super) fn credited(&mut self, limit: u64) {
+        // The largest counts (section 5): an old one is no error.
+        let _ = self.connection.raise(limit);
+    }
+
+    /// STOP came. Answered with RESET, unless END was sent.
+    pub(super) fn stopped(&mut self, stream: u64, reason: &str, outbox: &mut Outbox) -> Result<Stopped, ProtocolError> {
+        let Some(state) = self.given_out(stream)? else { return Ok(Stopped::Nothing) };
+        let told = match (state.state, state.role, state.call) {
+            (SendState::Stopped, ..) | (_, StreamRole::Message, None) => Stopped::Nothing,
+            (_, StreamRole::Message, Some(call)) => Stopped::Call(call),
+            _ => Stopped::Stream(Event::StreamStopped { stream, reason: reason.to_owned() }),
+        };
+        if matches!(state.state, SendState::Ended | SendState::Stopped) {
+            state.state = SendState::Stopped;
+        } else {
+            let offset = state.window.sent();
+            self.remove(stream);
+            let reset = Frame::Reset { stream, offset, reason: "stopped" };
+            outbox.push_frame(&reset).map_err(|error| ProtocolError::new(5, error.0))?;
+        }
+        Ok(told)
+    }
+
+    // Drains.
+
+    /// The next OPEN that can be sent.
+    pub(super) fn next_open(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let &stream = self.waiting.front()?;
+            if self.streams.contains_key(&stream) && (self.open >= self.streams_max || !self.connection.take(OPEN_COST))
+            {
+                return None;
+            }
+            self.waiting.pop_front();
+            let Some(state) = self.streams.get_mut(&stream) else { continue };
+            self.open += 1;
+            self.highest = stream;
+            state.state = if state.end_asked { SendState::Ending } else { SendState::Open };
+            let open = Frame::Open { stream, role: state.role, name: &state.name, offset: state.window.sent() };
+            let mut bytes = Vec::new();
+            let encoded = open.encode(&mut bytes);
+            debug_assert!(encoded.is_ok());
+            if let Some(end) = self.end_if_empty(stream) {
+                let encoded = end.encode(&mut bytes);
+                debug_assert!(encoded.is_ok());
+            }
+            self.into_ring(stream);
+            return Some(bytes);
+        }
+    }
+
+    /// Stages the next turn: a header and a payload, and END if that was the last of it. False: nothing can be sent.
+    pub(super) fn stage_data(&mut self, outbox: &mut Outbox, events: &mut VecDeque<Event>) -> bool {
+        while let Some(&stream) = self.ring.front() {
+            let Some(state) = self.streams.get_mut(&stream) else {
+                self.ring.pop_front();
+                continue;
+            };
+            let credit = state.window.available().min(self.connection.available());
+            let header = HEADER_BYTES + varint::len(stream) + varint::len(state.window.sent());
+            let length = (state.queued() as u64).min(credit).min((QUANTUM_BYTES - header) as u64);
+            if length == 0 {
+                if state.queued() > 0 && state.window.available() > 0 {
+                    return false; // the connection's credit is used up, for all
+                }
+                state.in_ring = false;
+                self.ring.pop_front();
+                continue;
+            }
+            let offset = state.window.sent();
+            if !(state.window.take(length) && self.connection.take(length)) {
+                return false;
+            }
+            outbox.stage(Bytes::from(frame::data_header(stream, offset, length as usize)));
+            outbox.stage(state.pop(length as usize));
+            if state.is_writable() && state.unstarved() {
+                events.push_back(Event::StreamWritable { stream });
+            }
+            self.ring.rotate_left(1);
+            if let Some(end) = self.end_if_empty(stream) {
+                let mut bytes = Vec::new();
+                let encoded = end.encode(&mut bytes);
+                debug_assert!(encoded.is_ok());
+                outbox.stage(Bytes::from(bytes));
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Bytes that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.streams.values().map(SendStream::queued).sum()
+    }
+
+    /// Streams that are not over.
+    pub(super) fn count(&self) -> usize {
+        self.streams.len()
+    }
+
+    // Private.
+
+    /// END, if it was asked for and everything before it was sent.
+    fn end_if_empty(&mut self, stream: u64) -> Option<Frame<'static>> {
+        let state = self.streams.get_mut(&stream)?;
+        if state.state != SendState::Ending || state.queued() > 0 {
+            return None;
+        }
+        state.state = SendState::Ended;
+        Some(Frame::End { stream, offset: state.window.sent() })
+    }
+
+    fn into_ring(&mut self, stream: u64) {
+        let Some(state) = self.streams.get_mut(&stream) else { return };
+        let ready = state.queued() > 0 && state.window.available() > 0 && state.state != SendState::Waiting;
+        if ready && !std::mem::replace(&mut state.in_ring, true) {
+            self.ring.push_back(stream);
+        }
+    }
+
+    fn remove(&mut self, stream: u64) {
+        let Some(state) = self.streams.remove(&stream) else { return };
+        if state.state != SendState::Waiting {
+            self.open -= 1;
+        }
+        self.names.remove(&(state.role, state.name));
+    }
+
+    /// The stream of this number; `None` if it is over.
+    fn known(&mut self, stream: u64) -> Result<Option<&mut SendStream>, UsageError> {
+        if stream % 2 != parity(self.our) || stream >= self.next {
+            return Err(UsageError(format!("stream {stream} was never opened by this side")));
+        }
+        Ok(self.streams.get_mut(&stream))
+    }
+
+    fn writable(&mut self, stream: u64) -> Result<&mut SendStream, UsageError> {
+        let state = self.known(stream)?.filter(|state| state.is_writable());
+        state.ok_or_else(|| UsageError(format!("stream {stream} was ended, reset or stopped")))
+    }
+
+    fn given_out(&mut self, stream: u64) -> Result<Option<&mut SendStream>, ProtocolError> {
+        if stream % 2 != parity(self.our) || stream > self.highest {
+            return Err(ProtocolError::new(5, format!("stream {stream} was never opened by this side")));
+        }
+        Ok(self.streams.get_mut(&stream))
+    }
+}
