@@ -2,6 +2,7 @@
 
 mod buffer;
 mod error;
+mod event;
 mod journal;
 mod log;
 mod session;
@@ -18,9 +19,18 @@ mod _core {
     #[expect(non_upper_case_globals, reason = "Python's name")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
+    use super::event::{
+        CallFailed, Called, LoggedIn, LoginAsked, PeerClosed, Ponged, Refused, Replied, StreamOpened, StreamProgress,
+        StreamReadable, StreamReset, StreamStopped, StreamWritable,
+    };
+    #[pymodule_export]
     use super::log::{Batch, Gap, Journal, Ledger, Receipt, Record};
+    #[pymodule_export]
+    use super::session::Session;
     #[pymodule_export]
     use super::tar::{TarDecoder, TarEncoder, TarEntry};
     #[pymodule_export]
     use super::transfer::{Blake3, chunk_records, close_record, unpack_record, utime_record};
+    #[pymodule_export]
+    use super::value::{decode_value, encode_value};
 }

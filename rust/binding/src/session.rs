@@ -1,1 +1,207 @@
-//! (session)
+//! The session of the native wire.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use tailrace_core::error::UsageError;
+use tailrace_core::frame::StreamRole;
+use tailrace_core::login::Role;
+use tailrace_core::session;
+
+use crate::buffer::Input;
+use crate::error::{local, remote};
+use crate::event::event_to_python;
+use crate::log::{Batch, Journal};
+use crate::value::from_python;
+
+/// One session of the native wire, either role.
+#[pyclass(frozen, module = "tailrace._core")]
+pub struct Session(Mutex<session::Session>);
+
+impl Session {
+    /// The lock is only there because the object may be shared: nobody panics while holding it.
+    fn lock(&self) -> MutexGuard<'_, session::Session> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Session {
+    #[new]
+    #[pyo3(signature = (role, *, id, nonce, name = "", secret = b"", stream_window = 4_194_304,
+        connection_window = 33_554_432, streams_max = 4096, software = "", capabilities = Vec::new()))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn new(
+        role: &str,
+        id: String,
+        nonce: Vec<u8>,
+        name: &str,
+        secret: &[u8],
+        stream_window: u64,
+        connection_window: u64,
+        streams_max: u64,
+        software: &str,
+        capabilities: Vec<String>,
+    ) -> PyResult<Self> {
+        let role = match role {
+            "master" => Role::Master,
+            "worker" => Role::Worker,
+            _ => return Err(PyValueError::new_err(format!("{role:?} is neither \"master\" nor \"worker\""))),
+        };
+        let nonce = nonce.try_into().map_err(|_| PyValueError::new_err("a nonce has 32 bytes"))?;
+        let config = session::Config {
+            role,
+            id,
+            nonce,
+            name: name.to_owned(),
+            secret: secret.to_vec(),
+            stream_window,
+            connection_window,
+            streams_max,
+            software: software.to_owned(),
+            capabilities,
+        };
+        Ok(Self(Mutex::new(session::Session::new(config).map_err(local)?)))
+    }
+
+    #[pyo3(signature = (data, /))]
+    fn receive_data(&self, data: Input) {
+        self.lock().receive_data(data.bytes());
+    }
+
+    fn receive_eof(&self) {
+        self.lock().receive_eof();
+    }
+
+    fn next_event(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let event = self.lock().next_event().map_err(remote)?;
+        event.map(|event| event_to_python(py, event)).transpose()
+    }
+
+    #[pyo3(signature = (max_bytes = 262_144, /))]
+    fn data_to_send<'py>(&self, py: Python<'py>, max_bytes: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let slices = self.lock().data_to_send(max_bytes);
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        PyBytes::new_with(py, length, |mut place| {
+            for slice in &slices {
+                let (here, rest) = std::mem::take(&mut place).split_at_mut(slice.len());
+                here.copy_from_slice(slice);
+                place = rest;
+            }
+            Ok(())
+        })
+    }
+
+    #[getter]
+    fn eof_to_send(&self) -> bool {
+        self.lock().eof_to_send()
+    }
+
+    #[pyo3(signature = (secret, /))]
+    fn admit(&self, secret: Input) -> PyResult<bool> {
+        self.lock().admit(secret.bytes()).map_err(local)
+    }
+
+    #[pyo3(signature = (reason, text, /))]
+    fn refuse(&self, reason: &str, text: &str) -> PyResult<()> {
+        self.lock().refuse(reason, text).map_err(local)
+    }
+
+    #[pyo3(signature = (method, args, /))]
+    fn call(&self, method: &str, args: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let args = from_python(args)?;
+        self.lock().call(method, args).map_err(local)
+    }
+
+    #[pyo3(signature = (call, value, /))]
+    fn reply(&self, call: u64, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let value = from_python(value)?;
+        self.lock().reply(call, value).map_err(local)
+    }
+
+    #[pyo3(signature = (call, r#type, text, /))]
+    fn fail(&self, call: u64, r#type: &str, text: &str) -> PyResult<()> {
+        self.lock().fail(call, r#type, text).map_err(local)
+    }
+
+    #[pyo3(signature = (nonce, /))]
+    fn ping(&self, nonce: u64) -> PyResult<()> {
+        self.lock().ping(nonce).map_err(local)
+    }
+
+    #[pyo3(signature = (reason, text = "", /))]
+    fn close(&self, reason: &str, text: &str) -> PyResult<()> {
+        self.lock().close(reason, text).map_err(local)
+    }
+
+    #[pyo3(signature = (role, name, offset = 0, /))]
+    fn open(&self, role: &str, name: &str, offset: u64) -> PyResult<u64> {
+        let role =
+            StreamRole::named(role).ok_or_else(|| local(UsageError(format!("{role:?} is no role of a stream"))))?;
+        self.lock().open(role, name, offset).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, /))]
+    fn room(&self, stream: u64) -> PyResult<usize> {
+        self.lock().room(stream).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, data, /))]
+    fn write(&self, stream: u64, data: Input) -> PyResult<()> {
+        self.lock().write(stream, data.bytes()).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, journal, /))]
+    fn write_journal(&self, stream: u64, journal: &Journal) -> PyResult<usize> {
+        self.lock().write_journal(stream, journal.source()).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, /))]
+    fn sent(&self, stream: u64) -> PyResult<u64> {
+        self.lock().sent(stream).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, /))]
+    fn end(&self, stream: u64) -> PyResult<()> {
+        self.lock().end(stream).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, reason, /))]
+    fn reset(&self, stream: u64, reason: &str) -> PyResult<()> {
+        self.lock().reset(stream, reason).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, max_bytes, /))]
+    fn take(&self, stream: u64, max_bytes: usize) -> PyResult<Option<Batch>> {
+        let taken = self.lock().take(stream, max_bytes).map_err(local)?;
+        Ok(taken.map(|(start, records)| Batch::new(start, records)))
+    }
+
+    #[pyo3(signature = (stream, /))]
+    fn ended(&self, stream: u64) -> PyResult<bool> {
+        self.lock().is_ended(stream).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, next, durable, /))]
+    fn settle(&self, stream: u64, next: u64, durable: u64) -> PyResult<()> {
+        self.lock().settle(stream, next, durable).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, reason, /))]
+    fn stop(&self, stream: u64, reason: &str) -> PyResult<()> {
+        self.lock().stop(stream, reason).map_err(local)
+    }
+
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let numbers = self.lock().statistics();
+        let dict = PyDict::new(py);
+        dict.set_item("bytes_sent", numbers.bytes_sent)?;
+        dict.set_item("bytes_received", numbers.bytes_received)?;
+        dict.set_item("queued", numbers.queued)?;
+        dict.set_item("streams", numbers.streams)?;
+        dict.set_item("calls", numbers.calls)?;
+        Ok(dict)
+    }
+}

@@ -321,9 +321,11 @@ pub fn data_header(stream: u64, offset: u64, length: usize) -> Vec<u8> {
 
 /// `text` as one line that fits a `str`: what people write must not break a frame.
 pub fn one_line(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c == '\n' || c == '\r' { ' ' } else { c }).collect();
-    let end = line.floor_char_boundary(STR_BYTES_MAX);
-    line.get(..end).unwrap_or_default().to_owned()
+    let mut line: String = text.chars().map(|c| if c == '\n' || c == '\r' { ' ' } else { c }).collect();
+    while line.len() > STR_BYTES_MAX {
+        line.truncate((STR_BYTES_MAX - 3..=STR_BYTES_MAX).rfind(|&end| line.is_char_boundary(end)).unwrap_or(0));
+    }
+    line
 }
 
 fn take_proof<'a>(input: &mut &'a [u8]) -> Result<&'a [u8; 32], ProtocolError> {

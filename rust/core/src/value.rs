@@ -23,9 +23,9 @@ pub enum Value {
     /// bytes
     Bin(Vec<u8>),
     /// an array
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     /// a map; no key occurs twice
-    Map(Vec<(String, Value)>),
+    Map(Vec<(String, Self)>),
 }
 
 impl Value {
@@ -146,7 +146,7 @@ impl Encoder<'_> {
     fn int(&mut self, number: i64) {
         let bytes = number.to_be_bytes();
         let (kind, width) = match number {
-            0..=0x7f | -32..=-1 => (None, 1),
+            -32..=0x7f => (None, 1),
             0x80..=0xff => (Some(0xcc), 1),
             0x100..=0xffff => (Some(0xcd), 2),
             0x1_0000..=0xffff_ffff => (Some(0xce), 4),

@@ -111,7 +111,7 @@ impl Outgoing {
             return Err(UsageError(format!("{} bytes for stream {stream}, which has room for {room}", data.len())));
         }
         state.push(data);
-        self.into_ring(stream);
+        self.queue_up(stream);
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl Outgoing {
             return Err(UsageError(format!("stream {stream} is at {end}, and its journal begins at {begin}")));
         }
         let moved = if room == 0 { 0 } else { source.read(end, room, &mut |piece| state.push(piece)) };
-        self.into_ring(stream);
+        self.queue_up(stream);
         Ok(moved)
     }
 
@@ -180,7 +180,7 @@ impl Outgoing {
         if done {
             self.remove(stream);
         }
-        self.into_ring(stream);
+        self.queue_up(stream);
         Ok((!silent).then_some(Event::StreamProgress { stream, next, durable, done }))
     }
 
@@ -231,7 +231,7 @@ impl Outgoing {
                 let encoded = end.encode(&mut bytes);
                 debug_assert!(encoded.is_ok());
             }
-            self.into_ring(stream);
+            self.queue_up(stream);
             return Some(bytes);
         }
     }
@@ -297,7 +297,7 @@ impl Outgoing {
         Some(Frame::End { stream, offset: state.window.sent() })
     }
 
-    fn into_ring(&mut self, stream: u64) {
+    fn queue_up(&mut self, stream: u64) {
         let Some(state) = self.streams.get_mut(&stream) else { return };
         let ready = state.queued() > 0 && state.window.available() > 0 && state.state != SendState::Waiting;
         if ready && !std::mem::replace(&mut state.in_ring, true) {
