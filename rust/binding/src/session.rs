@@ -30,19 +30,23 @@ impl Session {
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (role, *, id, nonce, name = "", secret = b"", stream_window = 4_194_304,
-        connection_window = 33_554_432, streams_max = 4096, software = "", capabilities = Vec::new()))]
+    #[pyo3(
+        signature = (role, *, id, nonce, name = String::new(), secret = Vec::new(), stream_window = 4 << 20,
+            connection_window = 32 << 20, streams_max = 4096, software = String::new(), capabilities = Vec::new()),
+        text_signature = "(role, *, id, nonce, name='', secret=b'', stream_window=4194304, connection_window=33554432, \
+            streams_max=4096, software='', capabilities=())"
+    )]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
         role: &str,
         id: String,
         nonce: Vec<u8>,
-        name: &str,
-        secret: &[u8],
+        name: String,
+        secret: Vec<u8>,
         stream_window: u64,
         connection_window: u64,
         streams_max: u64,
-        software: &str,
+        software: String,
         capabilities: Vec<String>,
     ) -> PyResult<Self> {
         let role = match role {
@@ -55,12 +59,12 @@ impl Session {
             role,
             id,
             nonce,
-            name: name.to_owned(),
-            secret: secret.to_vec(),
+            name,
+            secret,
             stream_window,
             connection_window,
             streams_max,
-            software: software.to_owned(),
+            software,
             capabilities,
         };
         Ok(Self(Mutex::new(session::Session::new(config).map_err(local)?)))
