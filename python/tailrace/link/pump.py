@@ -346,6 +346,9 @@ class Pump:
 
     async def _drain(self) -> None:
         while data := self.dialect.data_to_send(SEND_BYTES):
+            # What was handed out has made room, and streams hear of it before it is sent: they refill meanwhile.
+            if self._owner is not None:
+                self._hand_on()
             await self._transport.send_all(data)
 
     async def _drain_quietly(self) -> None:
