@@ -236,14 +236,14 @@ class RemoteReader(FileReaderImpl):
     async def remote_close(self) -> None:
         stream = await self._wait_opened()
         if self._verified and not self._data:
-            stream.settle(self._end, self._end)
+            stream.finish(self._end)
         else:
             stream.stop("closed")
         self._pump.drop(stream)
 
     def abandon(self) -> None:
         """The command is over: the rest is not wanted."""
-        if self._stream is not None and not self._verified:
+        if self._stream is not None:
             self._stream.stop("Cancelled: the command ended")
             self._pump.drop(self._stream)
 

@@ -136,6 +136,7 @@ class Incoming:
         self._dialect = dialect
         self._flush = flush
         self._on_breach = on_breach
+        self._finished = False
         self._woken = trio.Event()
 
     async def take(self, max_bytes: int) -> Batch | None:
@@ -167,9 +168,14 @@ class Incoming:
             self._dialect.settle(self.number, taken, durable)
             self._flush()
 
+    def finish(self, end: int) -> None:
+        """All of it, which ended there, is safe: what the sender waits for."""
+        self.settle(end, end)
+        self._finished = True
+
     def stop(self, reason: str) -> None:
         """Ask the sender to give up, unless it is over already."""
-        if self.error is None:
+        if self.error is None and not self._finished:
             self.error = RemoteError("Stopped", reason)
             self._dialect.stop(self.number, reason)
             self._flush()
@@ -181,7 +187,7 @@ class Incoming:
         self._woken = trio.Event()
 
     def on_failure(self, error: RemoteError | ConnectionLost) -> None:
-        if self.error is None:
+        if self.error is None and not self._finished:
             self.error = error
             self.scope.cancel()
             self.on_readable()

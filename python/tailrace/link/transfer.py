@@ -42,7 +42,7 @@ async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command
                 stream.settle(end, 0)
             if closed:
                 # It is in its place: this is what the worker's `close` waits for.
-                stream.settle(end, end)
+                stream.finish(end)
             else:
                 stream.stop("RemoteProtocolError: the upload ended without its close record")
     except Raised as raised:
