@@ -3,9 +3,11 @@
 use pyo3::PyErr;
 use pyo3::import_exception;
 use tailrace_core::error::{ProtocolError, UsageError};
+use tailrace_store::StoreError as LogError;
 
 import_exception!(tailrace.errors, LocalProtocolError);
 import_exception!(tailrace.errors, RemoteProtocolError);
+import_exception!(tailrace.errors, StoreError);
 
 /// The other side's fault.
 pub(crate) fn remote(error: ProtocolError) -> PyErr {
@@ -15,4 +17,9 @@ pub(crate) fn remote(error: ProtocolError) -> PyErr {
 /// The caller's fault.
 pub(crate) fn local(error: UsageError) -> PyErr {
     LocalProtocolError::new_err(error.to_string())
+}
+
+/// The disk's, or who wrote to it.
+pub(crate) fn store(error: LogError) -> PyErr {
+    StoreError::new_err(error.to_string())
 }

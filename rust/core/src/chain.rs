@@ -20,3 +20,10 @@ impl Chain {
         &self.0
     }
 }
+
+impl From<[u8; 32]> for Chain {
+    /// A chain that was written down.
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}

@@ -1,1 +1,20 @@
-//! Log segments.
+#![doc = include_str!("../FORMAT.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+// From the bytes upwards: what can go wrong, what is counted, how it is written down, one file, all files of a run.
+pub mod error;
+pub mod totals;
+pub mod format;
+pub mod index;
+pub mod segment;
+pub mod directory;
+pub mod seal;
+pub mod live;
+pub mod writer;
+pub mod reader;
+
+pub use error::StoreError;
+pub use reader::LogReader;
+pub use totals::{Channel, Count, Select, Totals};
+pub use writer::LogWriter;

@@ -1,0 +1,55 @@
+//! What the writer of a log and its readers share.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::format::State;
+use crate::index::Index;
+
+/// A run's log as it stands now. Readers look, one writer moves it on.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub directory: PathBuf,
+    now: Mutex<Now>,
+}
+
+/// How far the log goes.
+#[derive(Debug, Default)]
+pub(crate) struct Now {
+    /// Behind the last record.
+    pub end: State,
+    /// Where segments begin, rising.
+    pub starts: Vec<u64>,
+    /// The segment that is being written.
+    pub active: Option<Active>,
+}
+
+/// A segment that has no index in its file yet.
+#[derive(Debug)]
+pub(crate) struct Active {
+    /// Its first offset.
+    pub start: u64,
+    /// Its good bytes: what is behind them is still being written.
+    pub file_end: u64,
+    /// Marks over its blocks.
+    pub index: Index,
+}
+
+impl Live {
+    pub(crate) fn new(directory: PathBuf, now: Now) -> Self {
+        Self { directory, now: Mutex::new(now) }
+    }
+
+    /// Held for moments only, never over I/O.
+    pub(crate) fn now(&self) -> MutexGuard<'_, Now> {
+        // Every change is made at once, so a panic elsewhere left nothing half done.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Now {
+    /// The active segment, if it is this one.
+    pub(crate) fn active(&self, start: u64) -> Option<&Active> {
+        self.active.as_ref().filter(|active| active.start == start)
+    }
+}

@@ -1,0 +1,305 @@
+//! Reading a log: in order, or from a line, a time or an offset on. Memory for one block at a time.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tailrace_core::record::{self, Record, Records};
+
+use crate::directory;
+use crate::error::StoreError;
+use crate::format::State;
+use crate::index::{Index, Mark};
+use crate::live::{Active, Live, Now};
+use crate::segment::{Block, Segment};
+use crate::totals::{Select, Totals};
+
+/// A reader of one run's log. Any number of them may read while one writer appends.
+#[derive(Debug)]
+pub struct LogReader {
+    live: Arc<Live>,
+    open: Option<Open>,
+}
+
+/// The segment at hand.
+#[derive(Debug)]
+struct Open {
+    start: u64,
+    segment: Segment<File>,
+    marks: Option<(Totals, Index)>,
+    /// Where the next block begins: journal offset and position in the file.
+    next: (u64, u64),
+    /// The block that was read last: its offset and its records.
+    block: (u64, Bytes),
+}
+
+/// Where a line begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// The offset of its record.
+    pub offset: u64,
+    /// How many lines begin in that record before it.
+    pub skip: u64,
+}
+
+impl LogReader {
+    /// Reads a log that nobody writes to any more, up to its last good record.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let starts = directory::list(directory)?.starts;
+        let mut now = Now { starts, ..Now::default() };
+        if let Some(&start) = now.starts.last() {
+            let mut segment = directory::open(directory, start)?;
+            now.end = match segment.index()? {
+                Some((end, _)) => end,
+                None => {
+                    let scan = segment.scan()?;
+                    now.active = Some(Active { start, file_end: scan.end, index: scan.index });
+                    scan.state
+                }
+            };
+        }
+        Ok(Self::new(Arc::new(Live::new(directory.to_owned(), now))))
+    }
+
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        Self { live, open: None }
+    }
+
+    /// The state behind the last record.
+    pub fn end(&self) -> State {
+        self.live.now().end.clone()
+    }
+
+    /// The offset behind the last record.
+    pub fn end_offset(&self) -> u64 {
+        self.live.now().end.offset
+    }
+
+    /// Lines begun so far.
+    pub fn lines(&self, select: &Select) -> u64 {
+        self.live.now().end.totals.lines(select)
+    }
+
+    /// Whole records from `offset` on: at least one, else at most `max` bytes. None: `offset` is the end.
+    pub fn batch(&mut self, offset: u64, max: usize) -> Result<Option<Bytes>, StoreError> {
+        let mut parts: Vec<Bytes> = Vec::new();
+        let mut length = 0usize;
+        while let Some(rest) = self.block_from(offset + length as u64)? {
+            let room = max.saturating_sub(length);
+            let taken = if rest.len() <= room { rest.len() } else { self.whole(&rest, room, offset + length as u64)? };
+            if length > 0 && taken > room {
+                break;
+            }
+            length += taken;
+            let all = taken == rest.len();
+            parts.push(rest.slice(..taken));
+            if !all || length >= max {
+                break;
+            }
+        }
+        Ok(match parts.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            many => Some(many.concat().into()),
+        })
+    }
+
+    /// Where the `line`th line begins, from 1. None: it has not begun.
+    pub fn find_line(&mut self, line: u64, select: &Select) -> Result<Option<Line>, StoreError> {
+        if line == 0 {
+            return Err(StoreError::Usage("lines are counted from 1".to_owned()));
+        }
+        if self.lines(select) < line {
+            return Ok(None);
+        }
+        self.enter_last(|start| start.totals.lines(select) < line)?;
+        let mut totals = self.seek(|totals, index| index.before_line(totals, select, line))?;
+        while let Some(block) = self.next_block()? {
+            let begun = totals.lines(select);
+            totals.follow(&block.after.totals).ok_or_else(|| self.malformed(&block))?;
+            if totals.lines(select) >= line {
+                return self.line_in(&block, select, line.saturating_sub(begun));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first log record that is not older than `time_us`; the end, if all are.
+    pub fn find_time(&mut self, time_us: u64) -> Result<u64, StoreError> {
+        self.enter_last(|start| start.time_us < time_us)?;
+        self.seek(|_, index| index.before_time(time_us))?;
+        while let Some(block) = self.next_block()? {
+            if block.after.time_us < time_us {
+                continue;
+            }
+            let records = self.records(&block)?;
+            for record in Records::new(&records) {
+                let (at, record) = record.map_err(|_| self.malformed(&block))?;
+                if matches!(Record::decode(record), Ok(Record::Log(log)) if log.wall_us >= time_us) {
+                    return Ok(block.offset() + at as u64);
+                }
+            }
+        }
+        Ok(self.end_offset())
+    }
+
+    fn line_in(&mut self, block: &Block, select: &Select, mut line: u64) -> Result<Option<Line>, StoreError> {
+        let records = self.records(block)?;
+        for record in Records::new(&records) {
+            let (at, record) = record.map_err(|_| self.malformed(block))?;
+            let Ok(Record::Log(log)) = Record::decode(record) else { continue };
+            if !select.takes(log.channel) {
+                continue;
+            }
+            if log.lines >= line {
+                return Ok(Some(Line { offset: block.offset() + at as u64, skip: line - 1 }));
+            }
+            line -= log.lines;
+        }
+        Err(self.malformed(block))
+    }
+
+    /// The records of the block that holds `offset`, from there on. None: it is the end.
+    fn block_from(&mut self, offset: u64) -> Result<Option<Bytes>, StoreError> {
+        let end = self.end_offset();
+        if offset >= end {
+            let beyond = || StoreError::Usage(format!("offset {offset} is beyond the end, {end}"));
+            return if offset == end { Ok(None) } else { Err(beyond()) };
+        }
+        if self.open.as_ref().is_none_or(|open| !open.holds(offset)) {
+            self.load(offset)?;
+        }
+        let Some(open) = &self.open else { return Ok(None) };
+        let (begin, records) = &open.block;
+        let skip = offset.saturating_sub(*begin) as usize;
+        if skip > 0 && record::whole(records.get(..skip).unwrap_or_default(), usize::MAX) != Ok(skip) {
+            return Err(StoreError::Usage(format!("no record begins at offset {offset}")));
+        }
+        Ok(Some(records.slice(skip.min(records.len())..)))
+    }
+
+    /// Makes the block that holds `offset` the one at hand.
+    fn load(&mut self, offset: u64) -> Result<(), StoreError> {
+        if self.open.as_ref().is_none_or(|open| open.next.0 != offset) {
+            self.enter_last(|start| start.offset <= offset)?;
+            self.seek(|_, index| index.before_offset(offset))?;
+        }
+        while let Some(block) = self.next_block()? {
+            if block.after.offset > offset {
+                let records = self.records(&block)?;
+                if let Some(open) = &mut self.open {
+                    open.block = (block.offset(), records);
+                }
+                return Ok(());
+            }
+        }
+        Err(StoreError::Usage(format!("the log has no offset {offset}")))
+    }
+
+    /// Opens the last segment whose first state fulfils this, or else the first one, by bisection.
+    fn enter_last(&mut self, holds: impl Fn(&State) -> bool) -> Result<(), StoreError> {
+        let starts = self.live.now().starts.clone();
+        let (mut low, mut high) = (0, starts.len());
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            let Some(&start) = starts.get(middle) else { break };
+            self.enter(start)?;
+            let holds = self.open.as_ref().is_some_and(|open| holds(open.segment.start()));
+            if holds { low = middle } else { high = middle }
+        }
+        starts.get(low).map_or(Ok(()), |&start| self.enter(start))
+    }
+
+    fn enter(&mut self, start: u64) -> Result<(), StoreError> {
+        if self.open.as_ref().is_none_or(|open| open.start != start) {
+            let segment = directory::open(&self.live.directory, start)?;
+            let next = (start, segment.blocks_at());
+            self.open = Some(Open { start, segment, marks: None, next, block: (start, Bytes::new()) });
+        }
+        Ok(())
+    }
+
+    /// Moves within the segment at hand to the mark that is chosen, or to its beginning. The totals there.
+    fn seek(&mut self, choose: impl for<'a> Fn(&Totals, &'a Index) -> Option<&'a Mark>) -> Result<Totals, StoreError> {
+        let Some(open) = &mut self.open else { return Ok(Totals::default()) };
+        let chosen = |totals: &Totals, index: &Index| {
+            choose(totals, index).map(|mark| ((mark.offset, mark.position), totals.with(&mark.counts)))
+        };
+        let live = {
+            let now = self.live.now();
+            now.active(open.start).map(|active| chosen(&now.end.totals, &active.index))
+        };
+        let found = match live {
+            Some(found) => found,
+            None => {
+                if open.marks.is_none() {
+                    // Without an index everything is still there, only slower to find.
+                    open.marks =
+                        Some(open.segment.index()?.map(|(end, index)| (end.totals, index)).unwrap_or_default());
+                }
+                open.marks.as_ref().and_then(|(totals, index)| chosen(totals, index))
+            }
+        };
+        let first = || ((open.start, open.segment.blocks_at()), open.segment.start().totals.clone());
+        let (next, totals) = found.unwrap_or_else(first);
+        open.next = next;
+        Ok(totals)
+    }
+
+    /// The next block's head, in this segment or the one behind it. None: the log ends here.
+    fn next_block(&mut self) -> Result<Option<Block>, StoreError> {
+        loop {
+            let Some(open) = &mut self.open else { return Ok(None) };
+            let (end, limit) = {
+                let now = self.live.now();
+                (now.end.offset, now.active(open.start).map_or(u64::MAX, |active| active.file_end))
+            };
+            let (offset, position) = open.next;
+            if offset >= end {
+                return Ok(None);
+            }
+            match open.segment.block(position, limit)? {
+                Some(block) if block.offset() == offset => {
+                    open.next = (block.after.offset, block.end());
+                    return Ok(Some(block));
+                }
+                Some(_) => return Err(open.segment.damaged(position, "a block that does not continue the one before")),
+                None if open.start == offset => {
+                    return Err(open.segment.damaged(position, "a segment without a block"));
+                }
+                None => self.enter(offset)?,
+            }
+        }
+    }
+
+    fn records(&mut self, block: &Block) -> Result<Bytes, StoreError> {
+        match &mut self.open {
+            Some(open) => open.segment.records(block).map(Bytes::from),
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    /// The length of the whole records in `rest`, which begins at `offset`: at least one.
+    fn whole(&self, rest: &[u8], room: usize, offset: u64) -> Result<usize, StoreError> {
+        match record::whole(rest, room) {
+            Ok(length) if length > 0 => Ok(length),
+            _ => Err(StoreError::Record { offset, what: "no whole record".to_owned() }),
+        }
+    }
+
+    fn malformed(&self, block: &Block) -> StoreError {
+        let what = "a payload that is not what its head says";
+        match &self.open {
+            Some(open) => open.segment.damaged(block.position, what),
+            None => StoreError::Record { offset: block.offset(), what: what.to_owned() },
+        }
+    }
+}
+
+impl Open {
+    fn holds(&self, offset: u64) -> bool {
+        let (begin, records) = &self.block;
+        offset >= *begin && offset - begin < records.len() as u64
+    }
+}

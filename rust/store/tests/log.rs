@@ -1,0 +1,225 @@
+//! What was appended is what is read, whatever happened in between: rolling, a killed writer, closing, sealing.
+
+mod support;
+
+use proptest::prelude::*;
+use support::{Directory, Model};
+use tailrace_core::channel::Channel;
+use tailrace_store::{LogReader, LogWriter, Select};
+
+const CHANNELS: [Channel<'static>; 5] =
+    [Channel::Stdout, Channel::Stderr, Channel::Header, Channel::Log("a.log"), Channel::Log("b.log")];
+
+#[derive(Debug, Clone)]
+enum Operation {
+    /// (channel, lines, width, time) of each record.
+    Append(Vec<(usize, u64, usize, u64)>),
+    Kill,
+    Check(u64),
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let record = (0..=CHANNELS.len(), 0..5u64, 0..40usize, 1_000..2_000u64);
+    let operation = prop_oneof![
+        6 => proptest::collection::vec(record, 0..6).prop_map(Operation::Append),
+        1 => Just(Operation::Kill),
+        1 => any::<u64>().prop_map(Operation::Check),
+    ];
+    proptest::collection::vec(operation, 0..40)
+}
+
+fn selects() -> Vec<Select> {
+    let named = ["stdout", "stderr", "header", "log:a.log", "log:b.log", "log:never"];
+    named.iter().map(|name| name.parse().unwrap()).chain([Select::Output]).collect()
+}
+
+fn append(writer: &mut LogWriter, model: &mut Model, records: &[(usize, u64, usize, u64)]) {
+    let start = model.bytes.len() as u64;
+    let mut batch = Vec::new();
+    for &(channel, lines, width, time) in records {
+        batch.extend(match CHANNELS.get(channel) {
+            Some(&channel) => model.log(channel, lines, width, time),
+            None => model.update(width),
+        });
+    }
+    writer.append(&batch, start, None).unwrap();
+}
+
+/// One reader is asked for everything, in an order that makes it jump about.
+fn check(mut reader: LogReader, model: &Model, seed: u64) {
+    let end = reader.end();
+    assert_eq!((end.offset, end.records), (model.bytes.len() as u64, model.entries.len() as u64));
+    assert_eq!(&end.chain, model.chain.as_bytes());
+    for select in selects() {
+        let lines = model.lines(&select);
+        assert_eq!(reader.lines(&select), lines);
+        for line in (1..=lines + 1).rev().step_by(1 + (seed % 3) as usize) {
+            let found = reader.find_line(line, &select).unwrap().map(|found| (found.offset, found.skip));
+            assert_eq!(found, model.find_line(line, &select), "line {line} of {select:?}");
+        }
+    }
+    for time in [0, 1_000, 1_000 + seed % 1_000, 1_999, 5_000] {
+        assert_eq!(reader.find_time(time).unwrap(), model.find_time(time), "time {time}");
+    }
+    for entry in model.entries.iter().rev() {
+        let max = (seed % 300) as usize;
+        let got = reader.batch(entry.offset, max).unwrap().unwrap();
+        let rest = &model.bytes[entry.offset as usize..];
+        assert!(got.len() >= entry.bytes.len() && (got.len() <= max || got.len() == entry.bytes.len()));
+        assert_eq!(got, rest[..got.len()]);
+    }
+    assert_eq!(read_all(&mut reader, 1 + (seed % 5_000) as usize), model.bytes);
+}
+
+fn read_all(reader: &mut LogReader, max: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(batch) = reader.batch(bytes.len() as u64, max).unwrap() {
+        bytes.extend_from_slice(&batch);
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_log_reads_like_a_vector_of_records(operations in operations(), segment_bytes in 300..4_000u64, seed: u64) {
+        let directory = Directory::new();
+        let mut model = Model::default();
+        let mut writer = LogWriter::create(directory.path(), segment_bytes).unwrap();
+        let mut reader = writer.reader();
+        for operation in operations {
+            match operation {
+                Operation::Append(records) => append(&mut writer, &mut model, &records),
+                Operation::Check(seed) => check(writer.reader(), &model, seed),
+                Operation::Kill => {
+                    drop(writer);
+                    writer = LogWriter::recover(directory.path(), segment_bytes).unwrap();
+                    reader = writer.reader();
+                }
+            }
+        }
+        check(writer.reader(), &model, seed);
+        check(LogReader::open(directory.path()).unwrap(), &model, seed);
+        writer.close().unwrap();
+        check(LogReader::open(directory.path()).unwrap(), &model, seed);
+        while writer.seal_next().unwrap() {
+            check(LogReader::open(directory.path()).unwrap(), &model, seed);
+        }
+        check(reader, &model, seed);
+        drop(writer);
+        check(LogWriter::recover(directory.path(), segment_bytes).unwrap().reader(), &model, seed);
+    }
+}
+
+/// More than a mark's distance and more than a frame, so that marks and frames are used.
+#[test]
+fn a_large_log_is_found_into_by_its_marks() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 4 << 20).unwrap();
+    for number in 0..600 {
+        let records: Vec<_> = (0..4).map(|record| ((number + record) % 6, 40, 120, 1_000 + number as u64)).collect();
+        append(&mut writer, &mut model, &records);
+    }
+    assert!(model.bytes.len() > 9 << 20);
+    spot_check(writer.reader(), &model);
+    writer.close().unwrap();
+    spot_check(writer.reader(), &model);
+    while writer.seal_next().unwrap() {}
+    assert!(directory.names().iter().all(|name| name.ends_with(".zst")), "{:?}", directory.names());
+    spot_check(writer.reader(), &model);
+}
+
+fn spot_check(mut reader: LogReader, model: &Model) {
+    for select in selects() {
+        for line in (1..=model.lines(&select)).step_by(977) {
+            let found = reader.find_line(line, &select).unwrap().map(|found| (found.offset, found.skip));
+            assert_eq!(found, model.find_line(line, &select));
+        }
+    }
+    for time in (1_000..1_600).step_by(37) {
+        assert_eq!(reader.find_time(time).unwrap(), model.find_time(time));
+    }
+    assert_eq!(read_all(&mut reader, 300_000), model.bytes);
+}
+
+#[test]
+fn a_follower_sees_every_append_across_segments_and_the_end() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 1_000).unwrap();
+    let mut reader = writer.reader();
+    let mut seen = Vec::new();
+    for number in 0..100 {
+        append(&mut writer, &mut model, &[(number % 5, 3, 20, 7)]);
+        let batch = reader.batch(seen.len() as u64, usize::MAX).unwrap().unwrap();
+        seen.extend_from_slice(&batch);
+        assert_eq!(seen, model.bytes);
+        assert_eq!(reader.batch(seen.len() as u64, 1).unwrap(), None);
+    }
+    writer.close().unwrap();
+    while writer.seal_next().unwrap() {}
+    assert_eq!(reader.batch(seen.len() as u64, 1).unwrap(), None);
+}
+
+#[test]
+fn a_sealed_segment_is_read_on_under_a_reader_that_had_it_open() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 5_000).unwrap();
+    for _ in 0..100 {
+        append(&mut writer, &mut model, &[(0, 3, 100, 7)]);
+    }
+    let mut reader = writer.reader();
+    let mut seen = reader.batch(0, 1_000).unwrap().unwrap().to_vec();
+    writer.close().unwrap();
+    while writer.seal_next().unwrap() {}
+    while let Some(batch) = reader.batch(seen.len() as u64, 1_000).unwrap() {
+        seen.extend_from_slice(&batch);
+    }
+    assert_eq!(seen, model.bytes);
+}
+
+#[test]
+fn what_may_not_be_done_changes_nothing() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 1 << 20).unwrap();
+    append(&mut writer, &mut model, &[(0, 3, 10, 7)]);
+    let end = model.bytes.len() as u64;
+    let whole = model.clone().log(Channel::Stdout, 1, 5, 7);
+    assert!(writer.append(&whole, 0, None).is_err(), "not at the end");
+    assert!(writer.append(&whole[..whole.len() - 1], end, None).is_err(), "torn");
+    assert!(writer.append(&[whole.as_slice(), &[0, 0, 0, 1, 0x7f]].concat(), end, None).is_err(), "an unknown kind");
+    assert!(writer.seal_next().is_err(), "not closed");
+    assert!(LogWriter::create(directory.path(), 1).is_err(), "a log is there");
+    let mut reader = writer.reader();
+    assert!(reader.batch(end + 1, 1).is_err(), "beyond the end");
+    assert!(reader.batch(1, 1).is_err(), "inside a record");
+    assert!(reader.find_line(0, &Select::Output).is_err(), "lines count from 1");
+    check(writer.reader(), &model, 1);
+    writer.close().unwrap();
+    assert!(writer.append(&whole, end, None).is_err(), "closed");
+    check(writer.reader(), &model, 1);
+}
+
+#[test]
+fn too_many_channels_are_refused_and_the_log_goes_on() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 1 << 20).unwrap();
+    for number in 0..1_024 {
+        let at = model.bytes.len() as u64;
+        let record = model.log(Channel::Log(&number.to_string()), 1, 1, 1);
+        writer.append(&record, at, None).unwrap();
+    }
+    let at = model.bytes.len() as u64;
+    let one_more = model.clone().log(Channel::Stdout, 1, 1, 1);
+    assert!(writer.append(&one_more, at, None).is_err());
+    let known = model.log(Channel::Log("5"), 1, 1, 1);
+    writer.append(&known, at, None).unwrap();
+    writer.close().unwrap();
+    while writer.seal_next().unwrap() {}
+    assert_eq!(read_all(&mut LogReader::open(directory.path()).unwrap(), 1_000), model.bytes);
+}
