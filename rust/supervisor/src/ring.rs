@@ -66,13 +66,14 @@ pub struct Writer {
     map: Mapping,
     begin: u64,
     end: u64,
+    bell: bool,
 }
 
 impl Writer {
     /// Maps a ring that nobody has written to yet.
     pub fn map(file: impl AsFd) -> io::Result<Self> {
         let map = Mapping::new(file.as_fd(), ProtFlags::READ | ProtFlags::WRITE)?;
-        Ok(Self { map, begin: 0, end: 0 })
+        Ok(Self { map, begin: 0, end: 0, bell: false })
     }
 
     /// How many bytes the ring holds.
@@ -108,20 +109,25 @@ impl Writer {
         Some(unsafe { std::slice::from_raw_parts_mut(self.map.data().add(start), length) })
     }
 
-    /// Shows the reader the first `length` bytes of what was reserved: whole records. True: ring its bell.
-    pub fn commit(&mut self, length: usize) -> bool {
+    /// Shows the reader the first `length` bytes of what was reserved: whole records.
+    pub fn commit(&mut self, length: usize) {
         debug_assert!(length <= self.map.capacity - (self.end - self.begin) as usize);
         self.end += length as u64;
         let header = self.map.header();
         header.end.store(self.end, Ordering::SeqCst);
-        header.reader_waits.swap(0, Ordering::SeqCst) != 0
+        self.bell |= header.reader_waits.swap(0, Ordering::SeqCst) != 0;
     }
 
-    /// Says that nothing follows. True: ring the reader's bell.
-    pub fn finish(&mut self) -> bool {
+    /// Says that nothing follows.
+    pub fn finish(&mut self) {
         let header = self.map.header();
         header.ended.store(1, Ordering::SeqCst);
-        header.reader_waits.swap(0, Ordering::SeqCst) != 0
+        self.bell |= header.reader_waits.swap(0, Ordering::SeqCst) != 0;
+    }
+
+    /// Whether the reader waited for what was written. It is to be told, once.
+    pub fn take_bell(&mut self) -> bool {
+        std::mem::take(&mut self.bell)
     }
 
     /// Asks the reader to ring when it releases something. False: it just did, look again.
@@ -339,13 +345,16 @@ mod tests {
         let ring = Fixture::new(CAPACITY_UNIT);
         let (mut writer, reader) = (ring.writer(), ring.reader());
         writer.reserve(1).unwrap();
-        assert!(!writer.commit(1));
+        writer.commit(1);
+        assert!(!writer.take_bell());
         assert!(!reader.wants_bell(), "it has grown since");
         assert_eq!(reader.end(), 1);
         assert!(reader.wants_bell());
         writer.reserve(1).unwrap();
-        assert!(writer.commit(1));
-        assert!(!writer.commit(0), "a bell rings once");
+        writer.commit(1);
+        assert!(writer.take_bell());
+        writer.commit(0);
+        assert!(!writer.take_bell(), "a bell rings once");
         assert!(!reader.release(1));
         assert!(!writer.wants_room(), "room was made since");
         assert!(writer.wants_room());

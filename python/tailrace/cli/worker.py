@@ -1,0 +1,68 @@
+"""`tailrace worker create`. Serving is in `worker_serve`, which imports next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence  # noqa: TC003  (cyclopts reads the annotations)
+from pathlib import Path  # noqa: TC003  (cyclopts reads the annotations)
+
+from tailrace.link.endpoint import Endpoint
+from tailrace.worker.config import create_worker
+
+from .failure import USAGE, Failure
+
+_SECRET_BYTES_MAX = 4096
+"""A file that is longer is another file."""
+
+
+def create(directory: Path, /, *, master: Sequence[str], name: str, secret_file: Path) -> int:
+    """Make a directory for a worker: its configuration, its secret, and where its commands will run.
+
+    As in: `tailrace worker create w --master tailrace://build.example:7117 --name w1 --secret-file w1.secret`
+
+    Parameters
+    ----------
+    directory
+        The new worker's directory. Commands run in it.
+    master
+        Where its master listens. Several are tried in turn.
+    name
+        The name under which the master knows it.
+    secret_file
+        What `tailrace master add-worker` has written or printed. It is copied.
+    """
+    for url in master:
+        endpoint = Endpoint.parse(url)
+        if endpoint.transport != "unix" and endpoint.port == 0:
+            raise Failure(f"{url}: port 0 is nobody's", "give the port that `master serve` prints", code=USAGE)
+    secret = read_secret(secret_file)
+    try:
+        make_worker(directory, masters=master, name=name, secret=secret)
+    except FileExistsError as error:
+        raise Failure(f"{directory} is in use: it has a tailrace.toml already", "name a new directory") from error
+    return 0
+
+
+def make_worker(directory: Path, *, masters: Sequence[str], name: str, secret: str) -> None:
+    """A worker's directory, which nobody else may look into: it holds the secret and whatever is built."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    create_worker(directory, masters=masters, name=name, secret=secret)
+
+
+def read_secret(path: Path) -> str:
+    """The one line in the file.
+
+    Raises:
+        Failure: the file cannot be read, or holds something else.
+    """
+    todo = "give the file that `tailrace master add-worker … --secret-file FILE` has written"
+    try:
+        with path.open("rb") as file:
+            data = file.read(_SECRET_BYTES_MAX + 1)
+        lines = data.decode().split()
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}", todo) from error
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path} holds no secret", todo) from error
+    if len(lines) != 1 or len(data) > _SECRET_BYTES_MAX:
+        raise Failure(f"{path} holds {'no secret' if not lines else 'more than one word'}", todo)
+    return lines[0]
