@@ -39,7 +39,7 @@ class Outgoing:
         self._dialect = dialect
         self._flush = flush
         self._on_durable = on_durable
-        self._done = False
+        self._ended = self._done = False
         self._woken = trio.Event()
 
     @property
@@ -79,16 +79,21 @@ class Outgoing:
 
     async def finish(self) -> None:
         """End the stream, and wait until the peer has all of it safe. Cancelled: it was ended."""
-        self.check()
-        self._dialect.end(self.number)
-        self._flush()
+        self.end()
         while not self._done:
             self.check()
             await self._woken.wait()
 
+    def end(self) -> None:
+        """All of it was written."""
+        self.check()
+        self._ended = True
+        self._dialect.end(self.number)
+        self._flush()
+
     def reset(self, reason: str) -> None:
-        """Give up, unless it is over already."""
-        if not self.over:
+        """Give up, unless all of it was written, or it is over already."""
+        if not self.over and not self._ended:
             self.error = ConnectionLost(f"the stream was reset: {reason}")
             self._dialect.reset(self.number, reason)
             self._flush()
