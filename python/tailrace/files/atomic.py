@@ -1,0 +1,136 @@
+"""A file that appears when it is complete.
+
+It is written beside its target, synced, and renamed over it. Until then, and after any failure, the target is as it
+was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, final
+
+import trio
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+BATCH_BYTES = 1024 * 1024
+"""Small writes are gathered up to this: a thread's start (some 50 µs) is little beside what a megabyte takes."""
+
+
+@final
+class AtomicFile:
+    """Writes the file `path`. What the operating system refuses is raised as `OSError`; a full disk often at `commit`.
+
+    A symbolic link at `path` is replaced, not followed. Without `mode`, a file that is replaced hands on its own.
+
+    Example:
+        async with AtomicFile(Path("result.bin")) as file:
+            await file.write(data)
+            await file.commit()
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._temporary = self._path.with_name(temporary_name(self._path.name))
+        self._descriptor = -1
+        self._gathered = bytearray()
+
+    async def __aenter__(self) -> Self:
+        await trio.to_thread.run_sync(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._drop)
+
+    async def write(self, data: Buffer) -> None:
+        """Appends `data`. Cancelled: it was written or it was not; the target is as it was in any case."""
+        self._gathered += data
+        if len(self._gathered) >= BATCH_BYTES:
+            await trio.to_thread.run_sync(self._flush)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def commit(self, mode: int | None = None, times: tuple[float, float] | None = None) -> None:
+        """Puts the file in its place, durably. Called once, last.
+
+        Args:
+            mode: permission bits; None: those of the file that is replaced, or what the umask leaves.
+            times: access and modification time, Unix seconds.
+
+        Cancelled before it began: nothing changed. Once begun it is carried out.
+        """
+        await trio.to_thread.run_sync(self._commit, mode, times)
+
+    def _open(self) -> None:
+        if self._path.is_dir() and not self._path.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._temporary, flags, 0o666)
+
+    def _flush(self) -> None:
+        write_all(self._descriptor, self._gathered)
+        self._gathered = bytearray()
+
+    def _commit(self, mode: int | None, times: tuple[float, float] | None) -> None:
+        self._flush()
+        if mode is None:
+            mode = _mode_of_file(self._path)
+        if mode is not None:
+            os.fchmod(self._descriptor, mode)
+        if times is not None:
+            os.utime(self._descriptor, times)
+        os.fsync(self._descriptor)
+        self._temporary.rename(self._path)
+        self._close()
+        sync_directory(self._path.parent)
+
+    def _drop(self) -> None:
+        if self._descriptor >= 0:
+            self._close()
+            with suppress(FileNotFoundError):
+                self._temporary.unlink()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+
+def temporary_name(name: str) -> str:
+    """A name beside `name` that nobody has: hidden, and short enough where `name` itself is not."""
+    return f".{name[:60]}.{secrets.token_hex(8)}.part"
+
+
+def write_all(descriptor: int, data: Buffer) -> None:
+    """Writes all of `data`, however little the system takes at once."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            done += os.write(descriptor, view[done:])
+
+
+def sync_directory(path: Path) -> None:
+    """Makes what was renamed in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mode_of_file(path: Path) -> int | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return stat.S_IMODE(found.st_mode) if stat.S_ISREG(found.st_mode) else None
