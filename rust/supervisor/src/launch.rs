@@ -13,6 +13,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use rustix::pty::OpenptFlags;
 
+use crate::process::unblock_signals;
 use crate::request::Child;
 
 /// As much as a user without privileges may have: the child writes on while we are busy.
@@ -93,6 +94,10 @@ fn on_terminal(command: &mut Command, child: &Child) -> io::Result<Launched> {
 }
 
 fn start(command: &mut Command) -> io::Result<Pid> {
+    // SAFETY: the closure makes one system call and touches no memory but its own, as is demanded between fork and exec.
+    unsafe {
+        command.pre_exec(unblock_signals);
+    }
     let child = command.spawn()?;
     // The command holds the child's ends of the pipes: without them there would be no end of file.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

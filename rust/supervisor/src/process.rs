@@ -70,6 +70,17 @@ pub(crate) fn await_signals() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Lets through what `await_signals` holds back: a child would inherit that. Only a system call, so fit between fork and exec.
+pub(crate) fn unblock_signals() -> io::Result<()> {
+    // SAFETY: `set` is initialised by sigemptyset before anything reads it; all pointers are to locals.
+    let failed = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Reads all that waits on the descriptor of `await_signals`. True: somebody asks us to end.
 pub(crate) fn asked_to_end(signals: &OwnedFd) -> bool {
     let mut asked = false;
