@@ -373,8 +373,9 @@ class LogWriter:
     def recover(directory: str, segment_bytes: int = 268435456, /) -> LogWriter: ...  # a killed writer's; cuts the torn tail off
     def append(self, batch: Batch, chain: bytes | None = None, /) -> None: ...  # at `end`; `chain` after it, if known
     def sync(self) -> None: ...  # everything appended before is safe; appends go on meanwhile
-    def close(self) -> None: ...  # no append follows; sync is included
-    def seal_next(self) -> bool: ...  # after close: compresses one segment. False: none was left
+    def close(self) -> None: ...  # no append follows; the file is let go of, not synced
+    @staticmethod
+    def seal_next(directory: str, /) -> bool: ...  # of a closed log: compresses one segment. False: none was left, all is synced
     def reader(self) -> LogReader: ...  # sees every append at once
     @property
     def end(self) -> int: ...

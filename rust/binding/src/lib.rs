@@ -30,9 +30,9 @@ mod _core {
     #[pymodule_export]
     use super::store::{LogReader, LogWriter};
     #[pymodule_export]
-    use super::tar::{TarDecoder, TarEncoder, TarEntry};
-    #[pymodule_export]
     use super::supervisor::supervisor_helper_main;
+    #[pymodule_export]
+    use super::tar::{TarDecoder, TarEncoder, TarEntry};
     #[pymodule_export]
     use super::transfer::{Blake3, chunk_records, close_record, unpack_record, utime_record};
     #[pymodule_export]

@@ -45,8 +45,10 @@ impl LogWriter {
         self.with(py, tailrace_store::LogWriter::close)
     }
 
-    fn seal_next(&self, py: Python<'_>) -> PyResult<bool> {
-        self.with(py, tailrace_store::LogWriter::seal_next)
+    #[staticmethod]
+    #[pyo3(signature = (directory, /))]
+    fn seal_next(py: Python<'_>, directory: PathBuf) -> PyResult<bool> {
+        py.detach(|| tailrace_store::seal_next(&directory)).map_err(error::store)
     }
 
     fn reader(&self, py: Python<'_>) -> PyResult<LogReader> {

@@ -16,5 +16,6 @@ pub mod reader;
 
 pub use error::StoreError;
 pub use reader::LogReader;
+pub use seal::seal_next;
 pub use totals::{Channel, Count, Select, Totals};
 pub use writer::LogWriter;

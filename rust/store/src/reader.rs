@@ -98,6 +98,7 @@ impl LogReader {
                 break;
             }
         }
+        self.forget(offset + length as u64);
         Ok(match parts.as_slice() {
             [] => None,
             [one] => Some(one.clone()),
@@ -277,6 +278,13 @@ impl LogReader {
         match &mut self.open {
             Some(open) => open.segment.records(block).map(Bytes::from),
             None => Ok(Bytes::new()),
+        }
+    }
+
+    /// A reader that waits at `offset` for more keeps nothing of what is before it.
+    fn forget(&mut self, offset: u64) {
+        if let Some(open) = self.open.as_mut().filter(|open| !open.holds(offset)) {
+            open.block = (offset, Bytes::new());
         }
     }
 

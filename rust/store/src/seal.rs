@@ -18,16 +18,24 @@ const SEGMENT_BYTES_MIN: u64 = 4_096;
 /// zstd's own default: about as fast as a disk.
 const LEVEL: i32 = 3;
 
-/// Seals the first segment of a closed log that is worth it. False: there is none.
-pub(crate) fn next(directory: &Path) -> Result<bool, StoreError> {
-    for start in directory::list(directory)?.raw {
-        let raw = directory::raw_path(directory, start);
-        let length = fs::metadata(&raw).map_err(StoreError::io("read", &raw))?.len();
+/// Seals one segment of a closed log. False: none is left that is worth it, and everything is synced.
+pub fn seal_next(directory: &Path) -> Result<bool, StoreError> {
+    let raw: Vec<_> = directory::list(directory)?
+        .raw
+        .into_iter()
+        .map(|start| (start, directory::raw_path(directory, start)))
+        .collect();
+    for (start, path) in &raw {
+        let length = fs::metadata(path).map_err(StoreError::io("read", path))?.len();
         if length > SEGMENT_BYTES_MIN {
-            seal(directory, start, &raw)?;
+            seal(directory, *start, path)?;
             return Ok(true);
         }
     }
+    for (_, path) in &raw {
+        File::open(path).and_then(|file| file.sync_data()).map_err(StoreError::io("sync", path))?;
+    }
+    directory::sync(directory)?;
     Ok(false)
 }
 

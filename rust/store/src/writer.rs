@@ -15,7 +15,6 @@ use crate::format::{self, BLOCK_BYTES, Coding, Payload, State};
 use crate::index::Index;
 use crate::live::{Active, Live, Now};
 use crate::reader::LogReader;
-use crate::seal;
 
 /// The one writer of a run's log. Dropping it leaves what a killed process leaves: [`LogWriter::recover`] goes on from there.
 #[derive(Debug)]
@@ -114,19 +113,12 @@ impl LogWriter {
         Syncing { files, directory }
     }
 
-    /// Ends the log and syncs it. Harmless if it is closed.
+    /// Ends the log, and lets go of its file. Not synced: [`seal_next`](crate::seal_next) does that. Harmless if it is closed.
     pub fn close(&mut self) -> Result<(), StoreError> {
         self.end_segment()?;
         self.closed = true;
-        self.syncing().run()
-    }
-
-    /// Compresses one segment of a closed log. False: there is none left that is worth it.
-    pub fn seal_next(&mut self) -> Result<bool, StoreError> {
-        if !self.closed {
-            return Err(StoreError::Usage("the log is not closed".to_owned()));
-        }
-        seal::next(&self.live.directory)
+        self.unsynced.clear();
+        Ok(())
     }
 
     fn new(directory: &Path, segment_bytes: u64, now: Now) -> Self {

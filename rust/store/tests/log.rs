@@ -5,7 +5,7 @@ mod support;
 use proptest::prelude::*;
 use support::{Directory, Model};
 use tailrace_core::channel::Channel;
-use tailrace_store::{LogReader, LogWriter, Select};
+use tailrace_store::{LogReader, LogWriter, Select, seal_next};
 
 const CHANNELS: [Channel<'static>; 5] =
     [Channel::Stdout, Channel::Stderr, Channel::Header, Channel::Log("a.log"), Channel::Log("b.log")];
@@ -103,7 +103,7 @@ proptest! {
         check(LogReader::open(directory.path()).unwrap(), &model, seed);
         writer.close().unwrap();
         check(LogReader::open(directory.path()).unwrap(), &model, seed);
-        while writer.seal_next().unwrap() {
+        while seal_next(directory.path()).unwrap() {
             check(LogReader::open(directory.path()).unwrap(), &model, seed);
         }
         check(reader, &model, seed);
@@ -126,7 +126,7 @@ fn a_large_log_is_found_into_by_its_marks() {
     spot_check(writer.reader(), &model);
     writer.close().unwrap();
     spot_check(writer.reader(), &model);
-    while writer.seal_next().unwrap() {}
+    while seal_next(directory.path()).unwrap() {}
     assert!(directory.names().iter().all(|name| name.ends_with(".zst")), "{:?}", directory.names());
     spot_check(writer.reader(), &model);
 }
@@ -159,7 +159,7 @@ fn a_follower_sees_every_append_across_segments_and_the_end() {
         assert_eq!(reader.batch(seen.len() as u64, 1).unwrap(), None);
     }
     writer.close().unwrap();
-    while writer.seal_next().unwrap() {}
+    while seal_next(directory.path()).unwrap() {}
     assert_eq!(reader.batch(seen.len() as u64, 1).unwrap(), None);
 }
 
@@ -174,7 +174,7 @@ fn a_sealed_segment_is_read_on_under_a_reader_that_had_it_open() {
     let mut reader = writer.reader();
     let mut seen = reader.batch(0, 1_000).unwrap().unwrap().to_vec();
     writer.close().unwrap();
-    while writer.seal_next().unwrap() {}
+    while seal_next(directory.path()).unwrap() {}
     while let Some(batch) = reader.batch(seen.len() as u64, 1_000).unwrap() {
         seen.extend_from_slice(&batch);
     }
@@ -192,7 +192,6 @@ fn what_may_not_be_done_changes_nothing() {
     assert!(writer.append(&whole, 0, None).is_err(), "not at the end");
     assert!(writer.append(&whole[..whole.len() - 1], end, None).is_err(), "torn");
     assert!(writer.append(&[whole.as_slice(), &[0, 0, 0, 1, 0x7f]].concat(), end, None).is_err(), "an unknown kind");
-    assert!(writer.seal_next().is_err(), "not closed");
     assert!(LogWriter::create(directory.path(), 1).is_err(), "a log is there");
     let mut reader = writer.reader();
     assert!(reader.batch(end + 1, 1).is_err(), "beyond the end");
@@ -220,6 +219,6 @@ fn too_many_channels_are_refused_and_the_log_goes_on() {
     let known = model.log(Channel::Log("5"), 1, 1, 1);
     writer.append(&known, at, None).unwrap();
     writer.close().unwrap();
-    while writer.seal_next().unwrap() {}
+    while seal_next(directory.path()).unwrap() {}
     assert_eq!(read_all(&mut LogReader::open(directory.path()).unwrap(), 1_000), model.bytes);
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use support::{Directory, Model};
 use tailrace_core::channel::Channel;
 use tailrace_store::segment::Segment;
-use tailrace_store::{LogReader, LogWriter, Select, StoreError};
+use tailrace_store::{LogReader, LogWriter, Select, StoreError, seal_next};
 
 const FIRST: &str = "00000000000000000000.seg";
 
@@ -104,8 +104,8 @@ fn sealing_may_stop_after_any_step() {
     writer.close().unwrap();
     let closed = fs::read(path(FIRST)).unwrap();
     let all = [model.bytes.as_slice(), &big].concat();
-    assert!(writer.seal_next().unwrap());
-    assert!(!writer.seal_next().unwrap());
+    assert!(seal_next(directory.path()).unwrap());
+    assert!(!seal_next(directory.path()).unwrap());
     assert_eq!(directory.names(), ["00000000000000000000.zst"]);
     let sealed = fs::read(path("00000000000000000000.zst")).unwrap();
     let read = || LogReader::open(directory.path()).unwrap().batch(0, usize::MAX).unwrap().unwrap();
@@ -165,7 +165,7 @@ fn damage_in_a_sealed_log_is_an_error_for_who_reads_it() {
         writer.append(&record, at, None).unwrap();
     }
     writer.close().unwrap();
-    while writer.seal_next().unwrap() {}
+    while seal_next(directory.path()).unwrap() {}
     let path = directory.path().join(&directory.names()[0]);
     let sealed = fs::read(&path).unwrap();
     for at in (0..sealed.len()).step_by(7) {
