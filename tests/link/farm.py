@@ -38,7 +38,7 @@ class Handler:
 
     def __init__(self, nursery, **commands):
         self.nursery = nursery
-        self.commands = commands
+        self.commands = {"hello": say_hello, "wait": run_until_interrupted, **commands}
         self.calls = []
         self.info = {"encoding": "utf-8", "basedir": "/w"}
         self.interrupts = {}
@@ -197,8 +197,8 @@ class Farm:
     master_end: trio.StapledStream
     worker_end: trio.StapledStream
 
-    async def start(self, impl, name="hello", args=None, *, id="1"):
-        await self.conn.remoteStartCommand(impl, "b", id, name, args or {})
+    async def start(self, impl, name="hello", args=None, *, command="1"):
+        await self.conn.remoteStartCommand(impl, "b", command, name, args or {})
 
 
 @asynccontextmanager
@@ -210,7 +210,7 @@ async def farm(*, limits=None, connection_class=Connection, master=None, builder
     listener.updateRegistration("w1", SECRET)
     master_end, worker_end = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        handler = Handler(nursery, **{"hello": say_hello, "wait": run_until_interrupted, **commands})
+        handler = Handler(nursery, **commands)
         nursery.start_soon(listener.serve_stream, master_end)
         async with dial_stream(
             worker_end, name="w1", secret=SECRET, instance="i1", handler=handler, limits=limits

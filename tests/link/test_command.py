@@ -92,7 +92,7 @@ async def test_a_slow_impl_slows_its_worker_and_no_other_command():
         await trio.testing.wait_all_tasks_blocked()
         stalled_at = sent
         assert stalled_at < 16 * MIB
-        await f.start(quick, id="2")
+        await f.start(quick, command="2")
         assert await quick.wait_done() is None
         await f.conn.remotePrint("still there")
         assert sent == stalled_at
@@ -196,7 +196,7 @@ async def test_an_impl_that_raises_ends_its_command_and_nothing_else(caplog):
         assert f.handler.calls[-1][:3] == ("interruptCommand", "b", "1")
         assert "remote_update raised" in caplog.text
         await f.conn.remotePrint("still there")
-        await f.start(Recorder(), id="1")
+        await f.start(Recorder(), command="1")
 
 
 async def test_what_remote_complete_raises_is_logged(caplog):
@@ -211,7 +211,7 @@ async def test_what_remote_complete_raises_is_logged(caplog):
         await impl.wait_done()
         await trio.testing.wait_all_tasks_blocked()
         assert "remote_complete raised" in caplog.text
-        await f.start(Recorder(), id="1")
+        await f.start(Recorder(), command="1")
 
 
 async def test_the_workers_failure_is_told():

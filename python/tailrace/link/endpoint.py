@@ -206,6 +206,10 @@ async def _listen_unix(path: str) -> _UnixListener:
         raise
 
 
+def _is_socket(path: Path) -> bool:
+    return path.is_socket()
+
+
 def _remove_own(path: Path, inode: int) -> None:
     try:
         if path.stat().st_ino == inode:
@@ -216,10 +220,11 @@ def _remove_own(path: Path, inode: int) -> None:
 
 async def _is_stale(path: Path) -> bool:
     """Whether a socket is left there by a process that is gone."""
+    if not _is_socket(path):
+        # A file refuses connections too.
+        return False
     try:
         await (await trio.open_unix_socket(path)).aclose()
-    except FileNotFoundError:
-        return False
     except ConnectionRefusedError:
         return True
     return False
