@@ -113,12 +113,10 @@ impl SendStream {
 
     /// Cuts off what goes into the next frame; credit for it was taken.
     pub fn pop(&mut self, n: usize) -> Bytes {
+        if n >= self.queue.len() {
+            return std::mem::take(&mut self.queue).freeze();
+        }
         self.queue.split_to(n.min(self.queue.len())).freeze()
-    }
-
-    /// Forgets what waits.
-    pub fn clear(&mut self) {
-        self.queue = BytesMut::new();
     }
 
     /// Whether to say that there is room again: after there was none, when half of the queue is free.
@@ -233,6 +231,9 @@ impl ReceiveStream {
         self.taken += n as u64;
         self.whole -= n;
         self.expected = n.clamp(BUFFER_BYTES.0, BUFFER_BYTES.1);
+        if n == self.buffer.len() {
+            return Some((start, std::mem::take(&mut self.buffer).freeze()));
+        }
         Some((start, self.buffer.split_to(n).freeze()))
     }
 

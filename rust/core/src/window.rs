@@ -115,6 +115,11 @@ impl ReceiveWindow {
         self.arrived - self.now.next
     }
 
+    /// Bytes that are lent to it.
+    pub fn lent(&self) -> u64 {
+        self.lent
+    }
+
     /// `n` bytes arrive.
     pub fn arrive(&mut self, n: u64) -> Result<(), ProtocolError> {
         match self.arrived.checked_add(n) {
@@ -216,6 +221,16 @@ impl ConnectionWindow {
     /// The window that our hello promised.
     pub fn new(window: u64) -> Self {
         Self { window, arrived: 0, settled: 0, limit: window, lent: 0 }
+    }
+
+    /// Bytes that arrived and were not settled.
+    pub fn unsettled(&self) -> u64 {
+        self.arrived - self.settled
+    }
+
+    /// Bytes that are lent to streams.
+    pub fn lent(&self) -> u64 {
+        self.lent
     }
 
     /// `n` bytes arrive, or an OPEN that costs as much.

@@ -185,8 +185,9 @@ impl Incoming {
         state.abandoned = true;
         if was == ReceiveState::Open {
             state.state = ReceiveState::Stopped;
-            let pooled = std::mem::take(&mut state.pooled);
+            let (pooled, lent) = (std::mem::take(&mut state.pooled), state.window.finish());
             self.pool.replace(pooled, 0);
+            self.connection.take_back(lent);
         }
         self.settle_all(stream);
         self.refresh(stream);
@@ -233,6 +234,22 @@ impl Incoming {
         let limit = self.connection.due()?;
         self.connection.tell(limit);
         Some(Frame::Credit { limit })
+    }
+
+    /// The sums are what they are sums of. Called where anything may have changed; costs nothing in release builds.
+    pub(super) fn assert_invariants(&self) {
+        if cfg!(debug_assertions) {
+            let sum = |part: fn(&ReceiveStream) -> u64| self.streams.values().map(part).sum::<u64>();
+            assert_eq!(self.pool.held(), sum(|state| state.pooled), "what streams hold of the pool");
+            assert_eq!(self.connection.lent(), sum(|state| state.window.lent()), "what was lent to streams");
+            assert_eq!(
+                self.connection.unsettled(),
+                sum(|state| state.window.unsettled()),
+                "what streams have not settled"
+            );
+            let closed = self.streams.values().filter(|state| state.state == ReceiveState::Closed).count();
+            assert_eq!(self.open + closed, self.streams.len(), "open streams");
+        }
     }
 
     /// Streams that the wire is not done with.
