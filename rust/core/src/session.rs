@@ -361,7 +361,10 @@ impl Session {
 
     fn handle_open(&mut self, frame: Frame<'_>) -> Result<(), ProtocolError> {
         let event = match frame {
-            Frame::Data { stream, offset, payload } => self.incoming.data(stream, offset, payload)?,
+            Frame::Data { stream, offset, payload } => {
+                self.incoming.data(stream, offset, payload, &mut self.events)?;
+                None
+            }
             Frame::Window { stream, next, durable, limit } => self.outgoing.windowed(stream, next, durable, limit)?,
             Frame::Open { stream, role, name, offset } => self.incoming.opened(stream, role, name, offset)?,
             Frame::End { stream, offset } => {

@@ -115,6 +115,11 @@ impl ReceiveWindow {
         self.arrived - self.now.next
     }
 
+    /// Bytes that may still arrive.
+    pub fn available(&self) -> u64 {
+        self.told.limit - self.arrived
+    }
+
     /// Bytes that are lent to it.
     pub fn lent(&self) -> u64 {
         self.lent
@@ -226,6 +231,11 @@ impl ConnectionWindow {
     /// Bytes that arrived and were not settled.
     pub fn unsettled(&self) -> u64 {
         self.arrived - self.settled
+    }
+
+    /// Bytes that may still arrive.
+    pub fn available(&self) -> u64 {
+        self.limit - self.arrived
     }
 
     /// Bytes that are lent to streams.

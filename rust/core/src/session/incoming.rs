@@ -90,30 +90,45 @@ impl Incoming {
         Ok(Some(Event::StreamOpened { stream, role, name: name.to_owned(), offset }))
     }
 
-    pub(super) fn data(&mut self, stream: u64, offset: u64, payload: &[u8]) -> Result<Option<Event>, ProtocolError> {
-        let length = payload.len() as u64;
-        self.connection.arrive(length)?;
+    /// A payload or a piece of one. What is right in it has arrived, and is told, before the first wrong byte is an error:
+    /// the same bytes mean the same, however they are cut.
+    pub(super) fn data(
+        &mut self,
+        stream: u64,
+        offset: u64,
+        payload: &[u8],
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ProtocolError> {
+        let room = self.connection.available();
         let Some(state) = self.given_out(stream)? else {
-            self.connection.give_back(length);
-            return Ok(None);
+            self.connection.arrive(payload.len() as u64)?;
+            self.connection.give_back(payload.len() as u64);
+            return Ok(());
         };
         let arrived = state.window.arrived();
         if state.state == ReceiveState::Ended || offset != arrived {
             return Err(ProtocolError::new(5, format!("DATA at {offset} of stream {stream}, which is at {arrived}")));
         }
-        state.window.arrive(length)?;
-        if state.state == ReceiveState::Stopped {
-            self.settle_all(stream);
-            self.refresh(stream);
-            return Ok(None);
+        let allowed = payload.get(..room.min(state.window.available()) as usize).unwrap_or(payload);
+        state.window.arrive(allowed.len() as u64)?;
+        let pushed = if state.state == ReceiveState::Stopped { Ok(()) } else { state.push(allowed) };
+        if !state.abandoned && state.newly_readable() {
+            events.push_back(Event::StreamReadable { stream });
         }
-        state.push(payload)?;
-        let readable = state.role != StreamRole::Message && state.newly_readable();
-        if self.messages.front() == Some(&stream) {
+        let is_dropped = state.state == ReceiveState::Stopped;
+        self.connection.arrive(allowed.len() as u64)?;
+        pushed?;
+        if allowed.len() < payload.len() {
+            return Err(ProtocolError::new(
+                5,
+                format!("DATA beyond the limit of stream {stream} or of the connection"),
+            ));
+        }
+        if is_dropped || self.messages.front() == Some(&stream) {
             self.settle_all(stream);
         }
         self.refresh(stream);
-        Ok(readable.then_some(Event::StreamReadable { stream }))
+        Ok(())
     }
 
     /// END came. A message is complete then.
