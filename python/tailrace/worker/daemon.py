@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Literal, final
 
 import attrs
 import trio
-from tailrace.link.dial import dial
 
 from tailrace._core import __version__
 from tailrace.errors import LocalProtocolError, LoginRefused, TailraceError
 from tailrace.limits import Limits
+from tailrace.link.dial import dial
+from tailrace.link.endpoint import Endpoint
 
+from .background import background
 from .config import Manners, read_config
 from .identity import locked
 from .worker import open_worker
@@ -25,10 +28,11 @@ from .worker import open_worker
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from tailrace.link.dial import WorkerConnection
 
-    from .worker import Worker
+    from .worker import Attachment, Worker
 
 logger = logging.getLogger("tailrace.worker")
 
@@ -137,6 +141,8 @@ async def serve_worker(
 def _some(_target: _Target, _attribute: attrs.Attribute[tuple[str, ...]], endpoints: tuple[str, ...]) -> None:
     if not endpoints:
         raise LocalProtocolError("a worker needs the endpoint of one master at least")
+    for endpoint in endpoints:
+        Endpoint.parse(endpoint)
 
 
 @attrs.frozen(kw_only=True)
@@ -168,42 +174,55 @@ class _Attacher:
         self._worker = worker
         self._instance = instance
         self._attempts = 0
+        self._was_attached = False
 
     async def run(self, *, reconnect: bool) -> None:
         """Returns when the worker has stopped. Raises what ended the last attempt, unless `reconnect`."""
-        while True:
-            for last, endpoint in _with_last(self._target.endpoints):
-                error = await self._attach(endpoint)
-                if self._worker.stopped.is_set() or error is None:
-                    self._target.tell(WorkerState(state="stopped"))
-                    return
-                if not reconnect and last:
-                    raise error
-                await self._pause(endpoint, error, last)
+        for endpoint in itertools.cycle(self._target.endpoints):
+            error = await self._attach(endpoint)
+            if self._worker.stopped.is_set() or error is None:
+                break
+            last = self._was_attached or endpoint == self._target.endpoints[-1]
+            if last and not reconnect:
+                raise error
+            await self._pause(endpoint, error, last=last)
+        self._target.tell(WorkerState(state="stopped"))
 
     async def _attach(self, endpoint: str) -> TailraceError | OSError | None:
         """One connection, from the first attempt to its end. None: the worker stopped."""
         self._target.tell(WorkerState(state="connecting", endpoint=endpoint))
+        self._was_attached = False
         attachment = self._worker.attachment()
         try:
-            async with dial(
-                endpoint,
-                name=self._target.name,
-                secret=self._target.secret,
-                instance=self._instance,
-                handler=attachment,
-                tls=self._target.tls,
-                limits=self._target.limits,
-                software=f"tailrace {__version__}",
-            ) as connection:
-                self._attempts = 0
-                self._target.tell(WorkerState(state="attached", endpoint=endpoint))
-                return await self._serve(connection)
+            async with background() as nursery:
+                nursery.start_soon(self._stop_dialing, nursery.cancel_scope)
+                async with self._dialled(endpoint, attachment) as connection:
+                    self._attempts, self._was_attached = 0, True
+                    self._target.tell(WorkerState(state="attached", endpoint=endpoint))
+                    return await self._serve(connection)
         except (OSError, TailraceError) as error:
             return error
         finally:
-            with trio.CancelScope(shield=True):
-                await attachment.lost("the connection to the master was lost")
+            await attachment.lost("the connection to the master was lost")
+        return None
+
+    def _dialled(self, endpoint: str, attachment: Attachment) -> AbstractAsyncContextManager[WorkerConnection]:
+        return dial(
+            endpoint,
+            name=self._target.name,
+            secret=self._target.secret,
+            instance=self._instance,
+            handler=attachment,
+            tls=self._target.tls,
+            limits=self._target.limits,
+            software=f"tailrace {__version__}",
+        )
+
+    async def _stop_dialing(self, scope: trio.CancelScope) -> None:
+        """A worker that is told to stop does not wait for a master that does not answer."""
+        await self._worker.stopped.wait()
+        if not self._was_attached:
+            scope.cancel()
 
     async def _serve(self, connection: WorkerConnection) -> TailraceError | None:
         """Until the connection ends, or the worker stops."""
@@ -220,12 +239,12 @@ class _Attacher:
             await self._worker.interrupt_all("the worker stops")
             with trio.move_on_after(REPLY_S):
                 await connection.wait_closed()
-            connection.loseConnection()
+            connection.loseConnection("shutdown")
             nursery.cancel_scope.cancel()
         return why
 
-    async def _pause(self, endpoint: str, error: TailraceError | OSError, last: bool) -> None:
-        """Before the next attempt. Another master is tried soon, the same one later and later."""
+    async def _pause(self, endpoint: str, error: TailraceError | OSError, *, last: bool) -> None:
+        """Before the next attempt. No pause while there are others to try; longer from round to round."""
         delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * BACKOFF_FACTOR**self._attempts)
         pause_s = random.uniform(delay_s / 2, delay_s) if last else 0.0
         self._attempts += last
@@ -262,10 +281,6 @@ def _why(error: TailraceError | OSError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return str(error)
-
-
-def _with_last(endpoints: tuple[str, ...]) -> list[tuple[bool, str]]:
-    return [(index == len(endpoints) - 1, endpoint) for index, endpoint in enumerate(endpoints)]
 
 
 def _say_nothing(_state: WorkerState) -> None:

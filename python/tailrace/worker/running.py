@@ -26,7 +26,8 @@ OutputT = TypeVar("OutputT", bound=Output)
 logger = logging.getLogger("tailrace.worker")
 
 STOP_S = 30.0
-"""How long an interrupted command may take beyond the times of its own escalation before it is given up."""
+"""How long an interrupted command may take, beyond the time that it gives TERM, before it is given up: a supervisor
+needs up to 15 s for what will not die, on a machine that swaps twice that."""
 
 
 class Sent(Protocol):
@@ -57,8 +58,9 @@ class Job(Protocol):
 class Running:
     """A command, from its start until its completion is durable at the master, or nobody is there to know it."""
 
-    def __init__(self, job: Job, title: str, send: Callable[[Sent], Awaitable[None]]) -> None:
+    def __init__(self, job: Job, title: str, send: Callable[[Sent], Awaitable[None]], *, term_s: float = 0) -> None:
         self.title = title
+        self._stop_s = STOP_S + term_s
         self._job = job
         self._send = send
         self._stopping = trio.Event()
@@ -90,9 +92,13 @@ class Running:
             await _discard(self._job.sent)
 
     async def _give_up(self, scope: trio.CancelScope) -> None:
+        """The last resort against a command that an interrupt does not end. One that waits for its master is none."""
         await self._stopping.wait()
-        await trio.sleep(STOP_S)
-        logger.error("%s: did not end within %g s of its interrupt, and is given up", self.title, STOP_S)
+        await trio.sleep(self._stop_s)
+        journal = self._job.sent.journal
+        while journal.ended or journal.begin < journal.end:  # noqa: ASYNC110 - a last resort may look now and then
+            await trio.sleep(STOP_S)
+        logger.error("%s: has not ended within %g s of its interrupt, and is given up", self.title, self._stop_s)
         scope.cancel()
 
 

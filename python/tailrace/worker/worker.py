@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from tailrace.errors import CommandIdInUse, LimitExceeded, RemoteError, UnknownCommand
+from tailrace.errors import LimitExceeded, RemoteError, UnknownCommand
 
+from .background import background
 from .commands import PLAIN, SUPERVISED
 from .commands.child import error_text
 from .commands.command import Context
@@ -45,9 +46,15 @@ STOP_S = 10.0
 @asynccontextmanager
 async def open_worker(basedir: Path, manners: Manners, limits: Limits) -> AsyncIterator[Worker]:
     """A worker in `basedir`. On exit whatever still runs is killed."""
-    async with open_supervisors(basedir / SUPERVISORS) as supervisors, trio.open_nursery() as nursery:
-        yield Worker(basedir, manners, limits, supervisors, nursery)
-        nursery.cancel_scope.cancel()
+    failure: Exception | None = None
+    async with open_supervisors(basedir / SUPERVISORS) as supervisors, background() as nursery:
+        try:
+            yield Worker(basedir, manners, limits, supervisors, nursery)
+        except Exception as error:
+            failure = error
+    # Raised here, so that it comes out as it is and not in a group.
+    if failure is not None:
+        raise failure
 
 
 @final
@@ -91,6 +98,10 @@ class Worker:
         await self.interrupt_all("the worker stops")
         self.stopped.set()
 
+    async def wait_idle(self) -> None:
+        """Until no command runs."""
+        await self._idle.wait()
+
     async def interrupt_all(self, why: str) -> None:
         """Interrupts all commands, and waits a bounded time until they have ended and the master knows it."""
         for running in list(self._running):
@@ -112,6 +123,9 @@ class Worker:
     async def _run(self, running: Running, ended: Callable[[], object]) -> None:
         try:
             await running.run()
+        except Exception:
+            # The master hears of it by the stream's reset. A worker outlives the death of a supervisor.
+            logger.exception("%s: given up", running.title)
         finally:
             ended()
             self._running.discard(running)
@@ -127,12 +141,13 @@ class Attachment:
         self._worker = worker
         self._serial = serial
         self._builders: dict[str, str] = {}
-        self._commands: dict[str, tuple[Running, tuple[object, ...]]] = {}
+        self._commands: dict[str, Running] = {}
 
     async def lost(self, why: str) -> None:
         """The connection is over: its commands are interrupted. Nobody will be told how they end."""
-        for running, _ in list(self._commands.values()):
-            await running.interrupt(why)
+        with trio.move_on_after(STOP_S, shield=True):
+            for running in list(self._commands.values()):
+                await running.interrupt(why)
 
     async def print(self, message: str) -> None:
         """Writes the message to the worker's log."""
@@ -159,12 +174,10 @@ class Attachment:
     async def startCommand(
         self, builder: str, command: str, name: str, args: Mapping[str, object], proxy: RemoteCommandProxy
     ) -> None:
-        """Accepts a command, which then runs in the background; or raises what refuses it."""
-        asked = (builder, name, {key: value for key, value in args.items() if not hasattr(value, "callRemote")})
-        if command in self._commands:
-            if self._commands[command][1] == asked:
-                return
-            raise CommandIdInUse(f"a command {command!r} runs already")
+        """Accepts a command, which then runs in the background; or raises what refuses it.
+
+        That an id is not in use twice, `link` has seen to.
+        """
         if self._worker.draining:
             raise RemoteError("Draining", "this worker stops soon and takes no new commands")
         if self._worker.commands >= self._worker.limits.commands_max:
@@ -176,16 +189,17 @@ class Attachment:
             builder_dir=self._builder_dir(builder),
             args=args,
         )
+        term_s = context.arguments.seconds("sigtermTime") or 0
         job = await self._job(context)
-        running = Running(job, f"{name} {command}", proxy.send)
-        self._commands[command] = running, asked
-        self._worker.start(running, partial(self._commands.pop, command, None))
+        running = Running(job, f"{name} {command}", proxy.send, term_s=term_s)
+        self._commands[command] = running
+        self._worker.start(running, partial(self._forget, command, running))
 
     async def interruptCommand(self, builder: str, command: str, why: str) -> None:
         """Interrupts a command. One that is not there, or over, is fine."""
         del builder
         if command in self._commands:
-            await self._commands[command][0].interrupt(why)
+            await self._commands[command].interrupt(why)
         await trio.lowlevel.checkpoint()
 
     async def shutdown(self) -> None:
@@ -204,6 +218,10 @@ class Attachment:
         command = make(context)
         # The number keeps apart what a new connection starts and what of an older one's commands is not quite dead.
         return SupervisedJob(command, await self._worker.supervisors.start(f"{self._serial}.{context.command}"))
+
+    def _forget(self, command: str, running: Running) -> None:
+        if self._commands.get(command) is running:
+            del self._commands[command]
 
     def _builder_dir(self, builder: str) -> Path:
         if builder not in self._builders:

@@ -15,9 +15,9 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Literal, Protocol, cast, final
 
 import trio
-from tailrace.files import AtomicFile, Unpacker, pack
 
 from tailrace.errors import ConnectionClosed, ConnectionLost, LimitExceeded, RemoteError, TailraceError
+from tailrace.files import AtomicFile, Unpacker, pack
 
 from .child import error_text, make_directory
 from .command import Outcome
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 1024 * 1024
 """What is read at once: a thread's start (some 50 µs) is little beside the time that a megabyte takes."""
+
+SKIPPED_SHOWN_MAX = 20
+"""How many sockets, pipes and devices of a tree are named on `header`."""
 
 GOODBYE_S = 5.0
 """How long an interrupted transfer may take to tell the master so."""
@@ -96,10 +99,16 @@ class UploadDirectory:
         self._compress = _compression(arguments)
 
     async def run(self, out: MemoryOutput, /) -> Outcome:
-        return await _ended(out, f"cannot upload {self._path}", self._send, self._writer.abort)
+        skipped: list[bytes] = []
+        outcome = await _ended(out, f"cannot upload {self._path}", lambda: self._send(skipped), self._writer.abort)
+        for path in skipped[:SKIPPED_SHOWN_MAX]:
+            await out.append("header", b"skipped, as it is no file: " + path + b"\n")
+        if len(skipped) > SKIPPED_SHOWN_MAX:
+            await out.append("header", f"{len(skipped)} were skipped in all\n".encode())
+        return outcome
 
-    async def _send(self) -> None:
-        async with aclosing(pack(self._path, compress=self._compress)) as pieces:
+    async def _send(self, skipped: list[bytes]) -> None:
+        async with aclosing(pack(self._path, self._compress, skipped)) as pieces:
             async for piece in pieces:
                 self._budget.spend(len(piece))
                 await self._writer.callRemote("write", piece)
