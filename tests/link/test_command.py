@@ -402,3 +402,95 @@ async def test_an_undecodable_tail_of_each_log_is_let_go():
                 texts[name] = texts.get(name, "") + text
         assert texts == {"a": "x\N{REPLACEMENT CHARACTER}", "b": "x\N{REPLACEMENT CHARACTER}"}
         assert impl.text("stderr") == "\N{REPLACEMENT CHARACTER}"
+
+
+async def test_records_that_are_none_end_the_connection():
+    async def lie(proxy, args, interrupted):
+        stream = pumps[0].open("journal", "1")
+        await stream.write(b"\x00\x00\x00\x02\x7fx")
+        await interrupted.wait()
+
+    pumps = []
+    async with farm(lie=lie) as f:
+        pumps.append(f.worker._pump)
+        impl = Recorder()
+        await f.start(impl, "lie")
+        assert isinstance(await impl.wait_done(), ConnectionLost)
+        assert impl.updates == []
+        assert (await f.worker.wait_closed()).reason == "protocol"
+        f.nursery.cancel_scope.cancel()
+
+
+async def test_a_journal_without_a_completion_is_an_error():
+    async def stop_short(proxy, args, interrupted):
+        journal = Journal()
+        journal.append("stdout", b"and then", 0, 0)
+        stream = pumps[0].open("journal", "1")
+        stream.write_journal(journal)
+        await stream.finish()
+        finished.set()
+
+    pumps, finished = [], trio.Event()
+    async with farm(stop_short=stop_short) as f:
+        pumps.append(f.worker._pump)
+        impl = LateRecorder()
+        await f.start(impl, "stop_short")
+        failure = await impl.wait_done()
+        assert isinstance(failure, RemoteError)
+        assert "without a completion" in failure.text
+        assert impl.raw == b"and then"
+        await finished.wait()
+
+
+async def test_a_receipt_that_disagrees_is_damage(caplog):
+    async def miscount(proxy, args, interrupted):
+        honest, other = Journal(), Journal()
+        honest.append("stdout", b"one\n", 0, 0)
+        other.append("stdout", b"two\n", 0, 0)
+        other.finish()
+        begun, whole = honest.batch(0, MIB), other.batch(0, MIB)
+        assert begun.end == other.batch(0, 1).end
+        stream = pumps[0].open("journal", "1")
+        await stream.write(bytes(begun.raw) + bytes(whole.raw)[begun.end :])
+        await stream.finish()
+
+    pumps = []
+    async with farm(miscount=miscount) as f:
+        pumps.append(f.worker._pump)
+        impl = Recorder()
+        await f.start(impl, "miscount")
+        assert await impl.wait_done() is None
+        assert impl.updates[-1].receipt_agrees is False
+        assert "is damaged" in caplog.text
+
+
+async def test_a_completion_and_its_receipt_are_shown_in_one_call():
+    async def in_two(proxy, args, interrupted):
+        journal = Journal()
+        journal.update({"rc": 0})
+        journal.finish()
+        raw = bytes(journal.batch(0, MIB).raw)
+        stream = pumps[0].open("journal", "1")
+        # The receipt is the last record; its length is in the four bytes before it.
+        at = receipt_of(raw)
+        await stream.write(raw[:at])
+        await trio.testing.wait_all_tasks_blocked()
+        assert impl.updates == []
+        await stream.write(raw[at:])
+        await stream.finish()
+
+    def receipt_of(raw):
+        at = 0
+        while True:
+            length = 4 + int.from_bytes(raw[at : at + 4])
+            if at + length == len(raw):
+                return at
+            at += length
+
+    pumps, impl = [], Recorder()
+    async with farm(in_two=in_two) as f:
+        pumps.append(f.worker._pump)
+        await f.start(impl, "in_two")
+        assert await impl.wait_done() is None
+        assert [dict(updates) for updates in impl.updates] == [{"rc": 0}]
+        assert impl.updates[0].receipt_agrees is True

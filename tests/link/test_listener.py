@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import ssl
+import sys
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from tailrace.errors import ConnectionLost, LocalProtocolError, LoginRefused, Re
 from tailrace.limits import Limits
 from tailrace.link.dial import dial, dial_stream
 from tailrace.link.listener import Listener
+from tailrace.messages import Held, HeldCommand
 
 from .farm import SECRET, Handler, Master, Recorder
 
@@ -352,3 +354,14 @@ async def test_what_the_body_raises_comes_out_as_it_is():
             async with worker(listener, nursery):
                 await trio.sleep_forever()
         assert scope.cancelled_caught
+
+
+async def test_a_master_that_does_not_resume_has_what_is_held_forgotten(monkeypatch):
+    held = HeldCommand(command="7", builder="b", name="shell", begin=0, end=9, chain=bytes(32), running=True)
+    monkeypatch.setattr(sys.modules["tailrace.link.dial"], "Held", lambda _: Held((held,)))
+    async with serving() as (listener, nursery):
+        handler = Handler(nursery)
+        async with dial(listener.endpoint, name="w1", secret=SECRET, instance="i1", handler=handler):
+            with trio.fail_after(5):
+                while ("interruptCommand", "", "7", "the master has forgotten it") not in handler.calls:
+                    await trio.testing.wait_all_tasks_blocked(0.01)

@@ -247,7 +247,7 @@ class Command:
     def _settle(self) -> None:
         if self._journal is not None:
             self._journal.settle(self._taken, min(self._durable, self._taken))
-        if self._completed and (self._durable == self._final or self._final is None or self._is_lost()):
+        if self._completed and (self._durable == self._final or self._is_lost()):
             if self._journal is not None:
                 self._pump.drop(self._journal)
             self._host.free(self)
@@ -264,7 +264,10 @@ class Command:
             log.error("command %s: remote_complete raised", self.id, exc_info=raised.error)
         finally:
             self._completed = True
-            self._take(self._shown if self._final is None else self._final)
+            if self._final is None:
+                # There is no end that could become durable: what is left of the stream is let go.
+                self._durable = self._final = self._shown
+            self._take(self._final)
 
 
 def _failure(part: Batch) -> RemoteError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 from collections import deque
@@ -114,7 +115,8 @@ async def dial(
     with trio.move_on_after(limits.handshake_timeout_s) as patience:
         stream = await connect(where, tls)
     if patience.cancelled_caught:
-        raise TimeoutError(f"cannot connect to {where}: no answer within {limits.handshake_timeout_s:g} s")
+        text = f"cannot connect to {where}: no answer within {limits.handshake_timeout_s:g} s"
+        raise TimeoutError(errno.ETIMEDOUT, text)
     async with dial_stream(
         stream,
         wire=where.wire,
