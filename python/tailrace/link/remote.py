@@ -53,6 +53,8 @@ class RemoteJournal(JournalSink):
     async def remote_update(self, updates: Mapping[str, object]) -> None:
         """Append to a journal of the command's own. Waits for room, not for the master."""
         own = self._opened()
+        # Who writes in a loop must let the pump have its turn, also while there is room.
+        await trio.lowlevel.checkpoint()
         await own.wait_room()
         own.append(updates)
 
@@ -181,6 +183,7 @@ class RemoteWriter(FileSink):
 
     async def remote_write(self, data: bytes) -> None:
         stream = self._opened()
+        await trio.lowlevel.checkpoint()
         await stream.wait_room()
         self._digest.update(data)
         await stream.write(chunk_records(data))
@@ -237,6 +240,7 @@ class RemoteReader(FileReaderImpl):
     async def remote_read(self, maxLength: int) -> bytes:
         if maxLength < 1:
             raise LocalProtocolError(f"read at least 1 byte, not {maxLength!r}")
+        await trio.lowlevel.checkpoint()
         stream = await self._wait_opened()
         while not self._data and not self._verified:
             await self._take(stream)
