@@ -17,7 +17,7 @@ import tailrace
 HERE = Path(__file__).parent
 WORKER = """
 import sys, trio, tailrace
-trio.run(lambda: tailrace.run_worker(sys.argv[1], name="w", secret="s", basedir=sys.argv[2]))
+trio.run(lambda: tailrace.run_worker(master=sys.argv[1], name="w", secret="s", basedir=sys.argv[2]))
 """
 
 
