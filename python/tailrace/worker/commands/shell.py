@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shlex
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, cast, final
 
 from tailrace.worker.supervisor import Child, LogFile
 
-from .child import Shown, announcement, make_directory, refuse
+from .child import Shown, announcement
 from .environment import child_environment, environment_changes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tailrace.worker.supervisor import Supervised
 
@@ -62,13 +62,10 @@ class Shell:
 
     async def run(self, out: Supervised, /) -> Outcome | None:
         """Runs the child to its end, which the supervisor writes. Cancelling it leaves the child running."""
-        try:
-            await make_directory(Path(self._child.cwd))
-        except OSError as error:
-            return await refuse(out, f"cannot make the working directory {self._child.cwd}", error)
+        header = announcement(self._child, self._shown)
         if self._pty_refused:
-            await out.append("header", b"usePTY is ignored: initial_stdin needs a pipe\n")
-        await out.append("header", announcement(self._child, self._shown).encode(errors="replace"))
+            header += " usePTY is ignored: initial_stdin needs a pipe\n"
+        await out.append("header", header.encode(errors="replace"))
         await out.spawn(self._child)
         return None
 
