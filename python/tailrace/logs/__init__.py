@@ -1,0 +1,26 @@
+"""The master's log store: what was run, with what result, and every byte that it wrote. Knows nothing of wires.
+
+- `info`: what is known of a run
+- `directory`: the files beside the segments: version, lock, what each run is
+- `catalog`: runs, workers and builders in SQLite
+- `writer`: one run's log, while it grows
+- `follow`: readers, which wait for a log to grow
+- `store`: all of it
+"""
+
+from tailrace.logs.catalog import BuilderSeen, WorkerSeen
+from tailrace.logs.info import RunEnd, RunInfo, new_id
+from tailrace.logs.store import LogStore, StoreStatistics, open_store
+from tailrace.logs.writer import RunWriter
+
+__all__ = [
+    "BuilderSeen",
+    "LogStore",
+    "RunEnd",
+    "RunInfo",
+    "RunWriter",
+    "StoreStatistics",
+    "WorkerSeen",
+    "new_id",
+    "open_store",
+]
