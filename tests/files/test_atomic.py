@@ -1,0 +1,96 @@
+"""A file appears when it is complete, and not before."""
+
+import os
+import stat
+
+import pytest
+import trio
+
+from tailrace.files import AtomicFile
+from tailrace.files.atomic import BATCH_BYTES
+
+
+async def test_a_committed_file_is_in_its_place_alone(tmp_path):
+    async with AtomicFile(tmp_path / "a") as file:
+        await file.write(b"hello ")
+        await file.write(memoryview(b"world"))
+        assert not (tmp_path / "a").exists()
+        await file.commit(mode=0o640, times=(10.5, 20.25))
+    found = (tmp_path / "a").stat()
+    assert (tmp_path / "a").read_bytes() == b"hello world"
+    assert (stat.S_IMODE(found.st_mode), found.st_atime, found.st_mtime) == (0o640, 10.5, 20.25)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+async def test_large_writes_go_through_whole(tmp_path):
+    data = os.urandom(3 * BATCH_BYTES + 17)
+    async with AtomicFile(tmp_path / "a") as file:
+        for begin in range(0, len(data), 700_001):
+            await file.write(data[begin : begin + 700_001])
+        await file.commit()
+    assert (tmp_path / "a").read_bytes() == data
+
+
+async def test_without_commit_the_old_file_stays(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="broken"):
+        async with AtomicFile(tmp_path / "a") as file:
+            await file.write(b"new" * BATCH_BYTES)
+            raise RuntimeError("broken")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+async def test_a_cancelled_write_leaves_nothing_behind(tmp_path):
+    with trio.CancelScope() as scope:
+        async with AtomicFile(tmp_path / "a") as file:
+            await file.write(b"x")
+            scope.cancel()
+            await file.write(b"y" * BATCH_BYTES)
+    assert scope.cancelled_caught
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_replaced_file_hands_on_its_mode(tmp_path):
+    (tmp_path / "a").write_bytes(b"#!/bin/sh")
+    (tmp_path / "a").chmod(0o751)
+    async with AtomicFile(tmp_path / "a") as file:
+        await file.commit()
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o751
+
+
+async def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "outside").write_bytes(b"old")
+    (tmp_path / "a").symlink_to("outside")
+    async with AtomicFile(tmp_path / "a") as file:
+        await file.write(b"new")
+        await file.commit()
+    assert (tmp_path / "outside").read_bytes() == b"old"
+    assert not (tmp_path / "a").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+async def test_a_directory_in_the_way_is_said_at_once(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        async with AtomicFile(tmp_path):
+            pass
+
+
+async def test_a_missing_parent_is_said_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        async with AtomicFile(tmp_path / "no" / "a"):
+            pass
+
+
+async def test_a_full_disk_is_an_os_error_and_changes_nothing(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"old")
+
+    def full(_descriptor, _data):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        async with AtomicFile(tmp_path / "a") as file:
+            monkeypatch.setattr(os, "write", full)
+            await file.write(b"x" * BATCH_BYTES)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
