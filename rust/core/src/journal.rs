@@ -36,7 +36,8 @@ impl dyn Source + '_ {
         let mut whole = record::whole(&bytes, max)?;
         if whole == 0 && self.end() > offset {
             bytes = self.copy(offset, record::PREFIX);
-            let prefix = bytes.first_chunk().copied().unwrap_or_default();
+            // Nothing is there any more if the offset was released meanwhile.
+            let Some(prefix) = bytes.first_chunk().copied() else { return Ok(Vec::new()) };
             bytes = self.copy(offset, record::length(prefix)?);
             whole = record::whole(&bytes, max)?;
         }
