@@ -1,0 +1,90 @@
+"""The workers that may attach, and those that are attached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import final
+
+import attrs
+import trio
+
+from tailrace.errors import LocalProtocolError
+from tailrace.link import Connection
+
+BASE_BUILDER = "~"
+"""The builder whose directory is the worker's base directory: where a run without a builder goes."""
+
+
+@final
+@attrs.define(eq=False)
+class Attachment:
+    """One attached worker: its connection, its builders, and how much it has to do."""
+
+    connection: Connection
+    since: float
+    running: int = 0
+    builders: dict[str, str] = attrs.field(factory=lambda: {BASE_BUILDER: "."})
+    setting: trio.Lock = attrs.field(factory=trio.Lock)
+
+
+@final
+class Roster(Mapping[str, Connection]):
+    """Known workers with their secrets, and as a mapping the attached ones by name."""
+
+    def __init__(self, accounts: Mapping[str, str]) -> None:
+        self.accounts = dict(accounts)
+        self._attached: dict[str, Attachment] = {}
+        self._changed = trio.Event()
+
+    def __getitem__(self, name: str) -> Connection:
+        return self._attached[name].connection
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._attached)
+
+    def __len__(self) -> int:
+        return len(self._attached)
+
+    def attachment(self, name: str) -> Attachment:
+        """What is known of an attached worker.
+
+        Raises:
+            LocalProtocolError: it is unknown, or not attached.
+        """
+        try:
+            return self._attached[name]
+        except KeyError:
+            what = "is not attached" if name in self.accounts else "is unknown"
+            raise LocalProtocolError(f"worker {name} {what}") from None
+
+    def least_busy(self) -> str:
+        """The attached worker with the fewest running commands; of several, the one that attached first.
+
+        Raises:
+            LocalProtocolError: none is attached.
+        """
+        names = sorted(self._attached, key=lambda name: (self._attached[name].running, self._attached[name].since))
+        if not names:
+            raise LocalProtocolError("no worker is attached")
+        return names[0]
+
+    def attach(self, connection: Connection) -> None:
+        """Take `connection` as its worker's, until it is lost."""
+        self._attached[connection.workerName] = Attachment(connection, since=time.time())
+        self._changed.set()
+        self._changed = trio.Event()
+        connection.notifyOnDisconnect(lambda: self._detach(connection))
+
+    async def wait_attached(self, name: str) -> Connection:
+        """The worker's connection, as soon as it has one. Cancelling it leaves nothing behind."""
+        while name not in self._attached:
+            await self._changed.wait()
+        connection = self._attached[name].connection
+        await trio.lowlevel.checkpoint()
+        return connection
+
+    def _detach(self, connection: Connection) -> None:
+        attachment = self._attached.get(connection.workerName)
+        if attachment is not None and attachment.connection is connection:
+            del self._attached[connection.workerName]
