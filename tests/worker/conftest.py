@@ -89,8 +89,7 @@ class Report:
 class Writer:
     """In the place of a FileWriterProxy."""
 
-    def __init__(self, failing=None, stuck=False, takes_compressed=False):
-        self.takes_compressed = takes_compressed
+    def __init__(self, failing=None, stuck=False):
         self.calls = []
         self.data = b""
         self.aborted = None

@@ -49,8 +49,6 @@ class Remote(Protocol):
 class Writer(Remote, Protocol):
     """A Proxy for what the master writes. `close` comes last, and returns when all is in its place there."""
 
-    takes_compressed: bool
-
     async def abort(self, reason: str, /) -> None: ...
 
 
@@ -90,8 +88,7 @@ class UploadFile:
 class UploadDirectory:
     """`uploadDirectory`: sends the tree `workersrc` (in `workdir`) to `writer`, as a tar stream made on the way.
 
-    Arguments: as `uploadFile` without `keepstamp`; `maxsize` bounds the stream; `compress` is None, `gz` or `bz2`, and
-    counts where the master's side is one that undoes it.
+    Arguments: as `uploadFile` without `keepstamp`; `maxsize` bounds the stream; `compress` is None, `gz` or `bz2`.
     """
 
     def __init__(self, context: Context) -> None:
@@ -99,8 +96,7 @@ class UploadDirectory:
         self._path = _worker_path(context, arguments.either("workersrc", "slavesrc"))
         self._writer = _writer(arguments)
         self._budget = _Budget(arguments)
-        compress = _compression(arguments)
-        self._compress = compress if self._writer.takes_compressed else None
+        self._compress = _compression(arguments)
 
     async def run(self, out: MemoryOutput, /) -> Outcome:
         skipped: list[bytes] = []

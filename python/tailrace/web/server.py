@@ -1,0 +1,120 @@
+"""HTTP on a Unix socket: the only module that knows the HTTP server (anycorn on trio).
+
+The server's parts are used one by one, rather than its `serve`: it shields its sends from cancellation, so that one
+client that reads no more would keep the process from ending. Here such a client's socket is shut down first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Final
+
+import anyio.abc
+import trio
+from anycorn import Config
+from anycorn.app_wrappers import ASGIWrapper
+from anycorn.tcp_server import TCPServer
+from anycorn.typing import ConnectionState, LifespanState
+from anycorn.worker_context import WorkerContext
+
+from tailrace.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from anycorn.typing import ASGIFramework
+
+SOCKET_FILE: Final = "master.sock"
+
+_GRACE_S: Final = 2.0
+"""How long requests may take to end when serving stops: what they wait for has ended before."""
+
+
+@contextlib.contextmanager
+def open_socket(directory: Path) -> Iterator[socket.socket]:
+    """The listening socket `master.sock` in `directory`, of mode 0600; it goes with the block.
+
+    One that a killed master left is replaced: who calls this holds the directory's lock. A path that is too long for a
+    socket's address is no trouble, since the directory is named by its descriptor.
+    """
+    parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _remove_stale(directory, parent)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            os.fchmod(listening.fileno(), 0o600)  # bind gives the file this mode: it is never open to others
+            listening.bind(f"/proc/self/fd/{parent}/{SOCKET_FILE}")
+            try:
+                listening.listen(128)
+                listening.setblocking(False)
+                yield listening
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(SOCKET_FILE, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+async def serve(
+    app: ASGIFramework,
+    listening: socket.socket,
+    stopping: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer requests until `stopping`; those that are being answered then have a moment to end.
+
+    Cancelled: they are broken off at once. Either way no connection outlives this.
+    """
+    config = Config()
+    config.errorlog = None
+    config.include_server_header = False
+    context = WorkerContext(None)
+    wrapped = ASGIWrapper(app)
+    peers: set[socket.socket] = set()
+    quiet = trio.Event()
+
+    async def handle(stream: anyio.abc.SocketStream) -> None:
+        peer = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        peers.add(peer)
+        try:
+            await TCPServer(wrapped, config, context, ConnectionState(LifespanState({})), stream).run()
+        finally:
+            peers.discard(peer)
+            if not peers:
+                quiet.set()
+
+    async def hang_up_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            for peer in peers:
+                with contextlib.suppress(OSError):
+                    peer.shutdown(socket.SHUT_RDWR)
+
+    listener = await anyio.abc.SocketListener.from_socket(listening)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hang_up_when_cancelled)
+        nursery.start_soon(listener.serve, handle)
+        task_status.started()
+        await stopping.wait()
+        await context.terminated.set()
+        with trio.move_on_after(_GRACE_S):
+            if peers:
+                quiet = trio.Event()
+                await quiet.wait()
+        nursery.cancel_scope.cancel()
+
+
+def _remove_stale(directory: Path, parent: int) -> None:
+    try:
+        if not stat.S_ISSOCK(os.stat(SOCKET_FILE, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise StoreError(f"{directory / SOCKET_FILE} is in the way: it is no socket")
+        os.unlink(SOCKET_FILE, dir_fd=parent)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
