@@ -89,7 +89,8 @@ class Report:
 class Writer:
     """In the place of a FileWriterProxy."""
 
-    def __init__(self, failing=None, stuck=False):
+    def __init__(self, failing=None, stuck=False, takes_compressed=False):
+        self.takes_compressed = takes_compressed
         self.calls = []
         self.data = b""
         self.aborted = None

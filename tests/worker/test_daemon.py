@@ -351,3 +351,29 @@ async def test_a_terminated_worker_interrupts_what_lasts_too_long(served):
     await impl.ended()
     assert (impl.updates["failure_reason"], impl.failure) == ("interrupted", None)
     await stopped(served)
+
+
+async def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_silent_master(tmp_path, nursery):
+    silent = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = silent[0].socket.getsockname()[1]
+    create_worker(tmp_path / "w", masters=[f"tailrace://127.0.0.1:{port}"], name="w", secret="s")
+    states = States()
+    done = trio.Event()
+
+    async def serve():
+        await serve_worker(tmp_path / "w", announce=states.told)
+        done.set()
+
+    nursery.start_soon(serve)
+    accepted = await silent[0].accept()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with trio.fail_after(5):
+        await done.wait()
+    assert [state.state for state in states] == ["connecting", "draining", "stopped"]
+    await accepted.aclose()
+    await silent[0].aclose()
+
+
+async def test_a_malformed_endpoint_is_said_at_once(tmp_path):
+    with pytest.raises(LocalProtocolError, match="http"):
+        await run_worker(master="http://x", name="w", secret="s", basedir=tmp_path)

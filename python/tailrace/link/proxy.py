@@ -106,6 +106,10 @@ class FileWriterProxy(RemoteProxy[FileWriterImpl]):
 
     messages: ClassVar[frozenset[str]] = frozenset({"write", "utime", "unpack", "close"})
 
+    takes_compressed: bool = False
+    """At a worker: whether a directory goes to the master compressed, as `compress` asks for. An Impl of ours sees a
+    plain tar stream; Buildbot's masters undo the compression themselves."""
+
     async def abort(self, reason: str) -> None:
         """At a worker: give up; the master's object is not closed. Does nothing after `close`."""
         if not isinstance(self.impl, FileSink):

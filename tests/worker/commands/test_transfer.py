@@ -115,13 +115,24 @@ async def test_a_directory_is_one_tar_stream(desk, compress, unpacked):
     tree.joinpath("sub").mkdir(parents=True)
     tree.joinpath("sub/file").write_bytes(BIG)
     tree.joinpath("link").symlink_to("sub/file")
-    writer = desk.Writer()
+    writer = desk.Writer(takes_compressed=True)
     report = await desk.run("uploadDirectory", workersrc="tree", writer=writer, compress=compress, blocksize=1)
     assert report.rc == 0
     assert names(writer)[-2:] == ["unpack", "close"]
     with tarfile.open(fileobj=io.BytesIO(unpacked(writer.data))) as archive:
         assert archive.extractfile("sub/file").read() == BIG
         assert archive.getmember("link").linkname == "sub/file"
+
+
+async def test_a_master_of_ours_sees_a_plain_tar_stream(desk):
+    desk.dir.joinpath("tree").mkdir()
+    desk.dir.joinpath("tree/file").write_text("x")
+    os.mkfifo(desk.dir / "tree" / "pipe")
+    writer = desk.Writer()
+    report = await desk.run("uploadDirectory", workersrc="tree", writer=writer, compress="gz")
+    with tarfile.open(fileobj=io.BytesIO(writer.data), mode="r:") as archive:
+        assert archive.getnames() == ["file"]
+    assert b"skipped, as it is no file: pipe\n" in report.header
 
 
 async def test_a_directory_that_is_not_there_is_aborted(desk):

@@ -49,6 +49,8 @@ class Remote(Protocol):
 class Writer(Remote, Protocol):
     """A Proxy for what the master writes. `close` comes last, and returns when all is in its place there."""
 
+    takes_compressed: bool
+
     async def abort(self, reason: str, /) -> None: ...
 
 
@@ -88,7 +90,8 @@ class UploadFile:
 class UploadDirectory:
     """`uploadDirectory`: sends the tree `workersrc` (in `workdir`) to `writer`, as a tar stream made on the way.
 
-    Arguments: as `uploadFile` without `keepstamp`; `maxsize` bounds the stream; `compress` is None, `gz` or `bz2`.
+    Arguments: as `uploadFile` without `keepstamp`; `maxsize` bounds the stream; `compress` is None, `gz` or `bz2`, and
+    counts where the master's side is one that undoes it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -96,7 +99,8 @@ class UploadDirectory:
         self._path = _worker_path(context, arguments.either("workersrc", "slavesrc"))
         self._writer = _writer(arguments)
         self._budget = _Budget(arguments)
-        self._compress = _compression(arguments)
+        compress = _compression(arguments)
+        self._compress = compress if self._writer.takes_compressed else None
 
     async def run(self, out: MemoryOutput, /) -> Outcome:
         skipped: list[bytes] = []
