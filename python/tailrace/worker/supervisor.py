@@ -158,6 +158,11 @@ class Supervisors:
         self._nursery = nursery
         self._open: set[Supervised] = set()
 
+    @property
+    def helper_pid(self) -> int | None:
+        """The process of which all of them are forks."""
+        return self._helper.pid
+
     async def start(self, command: str) -> Supervised:
         """Starts a supervisor for the command of this id. Not cancelled once begun; it takes some milliseconds.
 
@@ -221,10 +226,11 @@ class Supervised:
     async def interrupt(self, why: str) -> None:
         """Begins to stop the child that runs, in the manner of its `Child`, with all processes that it has started.
 
-        Returns at once; `spawn` returns when it has ended. Harmless when nothing runs.
+        Returns at once, done also when it is cancelled; `spawn` returns when the child has ended. Harmless when
+        nothing runs.
         """
-        await trio.lowlevel.checkpoint()
         self._post({"op": "interrupt", "why": why})
+        await trio.lowlevel.checkpoint()
 
     # The journal
 

@@ -13,7 +13,6 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use rustix::pty::OpenptFlags;
 
-use crate::process::unblock_signals;
 use crate::request::Child;
 
 /// As much as a user without privileges may have: the child writes on while we are busy.
@@ -21,6 +20,8 @@ const PIPE_BYTES: usize = 1 << 20;
 
 /// Where programs are looked for when the child's environment has no PATH.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+const SHELL: &str = "/bin/sh";
 
 /// A child that runs.
 pub(crate) struct Launched {
@@ -46,11 +47,21 @@ pub(crate) fn launch(child: &Child) -> Result<Launched, Refusal> {
     enter(&child.cwd)?;
     let argv0 = child.argv.first().map(OsString::as_os_str).unwrap_or_default();
     let program = find(argv0, child)?;
-    let mut command = Command::new(program);
-    command.arg0(argv0).args(child.argv.iter().skip(1)).current_dir(&child.cwd);
-    command.env_clear().envs(child.env.iter().map(|(name, value)| (name, value)));
-    let started = if child.pty { on_terminal(&mut command, child) } else { on_pipes(&mut command, child) };
+    let mut command = Command::new(&program);
+    command.arg0(argv0).args(child.argv.iter().skip(1));
+    let mut started = with_output(&mut command, child);
+    if started.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOEXEC)) {
+        // A script that does not say whose: the shell's, as every shell has it.
+        let mut command = Command::new(SHELL);
+        command.arg(&program).args(child.argv.iter().skip(1));
+        started = with_output(&mut command, child);
+    }
     started.map_err(|error| cannot_run(argv0, &error))
+}
+
+fn with_output(command: &mut Command, child: &Child) -> io::Result<Launched> {
+    command.current_dir(&child.cwd).env_clear().envs(child.env.iter().map(|(name, value)| (name, value)));
+    if child.pty { on_terminal(command) } else { on_pipes(command, child) }
 }
 
 fn on_pipes(command: &mut Command, child: &Child) -> io::Result<Launched> {
@@ -73,7 +84,7 @@ fn on_pipes(command: &mut Command, child: &Child) -> io::Result<Launched> {
     Ok(Launched { pid, stdin, stdout: Some(stdout), stderr: Some(stderr) })
 }
 
-fn on_terminal(command: &mut Command, child: &Child) -> io::Result<Launched> {
+fn on_terminal(command: &mut Command) -> io::Result<Launched> {
     let terminal = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&terminal)?;
     rustix::pty::unlockpt(&terminal)?;
@@ -89,15 +100,11 @@ fn on_terminal(command: &mut Command, child: &Child) -> io::Result<Launched> {
     }
     let pid = start(command)?;
     rustix::io::ioctl_fionbio(&terminal, true)?;
-    let stdin = child.stdin.as_ref().map(|_| terminal.try_clone()).transpose()?;
+    let stdin = Some(terminal.try_clone()?);
     Ok(Launched { pid, stdin, stdout: Some(terminal), stderr: None })
 }
 
 fn start(command: &mut Command) -> io::Result<Pid> {
-    // SAFETY: the closure makes one system call and touches no memory but its own, as is demanded between fork and exec.
-    unsafe {
-        command.pre_exec(unblock_signals);
-    }
     let child = command.spawn()?;
     // The command holds the child's ends of the pipes: without them there would be no end of file.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

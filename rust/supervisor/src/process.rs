@@ -1,8 +1,10 @@
 //! The few system calls about processes and signals that need `unsafe`, each behind a safe function.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::event::EventfdFlags;
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Takes over a descriptor that this process was given by whoever started it.
 pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
@@ -14,9 +16,6 @@ pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: open, and handed over by the caller's contract.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
-
-/// The signals that a supervisor reads from a descriptor instead of being interrupted by them.
-const AWAITED: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// Which side of a fork this is.
 pub(crate) enum Fork {
@@ -47,54 +46,62 @@ pub(crate) fn forget_children() {
     dispose(libc::SIGCHLD, libc::SIG_IGN);
 }
 
-/// What ended, and what asks us to end, can be read from the descriptor. Children inherit plain dispositions.
-pub(crate) fn await_signals() -> io::Result<OwnedFd> {
-    // Python ignores SIGXFSZ and SIGPIPE, the helper SIGCHLD; a child should not.
-    for signal in [libc::SIGCHLD, libc::SIGPIPE, libc::SIGXFSZ, libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        dispose(signal, libc::SIG_DFL);
-    }
-    // SAFETY: `set` is initialised by sigemptyset before anything reads it; all pointers are to locals.
-    let descriptor = unsafe {
-        let mut set = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigemptyset(&mut set);
-        for signal in AWAITED {
-            libc::sigaddset(&mut set, signal);
+/// Signals as something to poll. They are caught rather than blocked: a child would inherit a mask, but no handlers.
+pub(crate) struct Signals {
+    bell: OwnedFd,
+}
+
+/// Where the handler rings; one per process, as handlers are.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
+impl Signals {
+    /// Catches the end of children, and what asks this process to end. Children inherit plain dispositions.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        BELL.store(bell.as_raw_fd(), Ordering::SeqCst);
+        // Python ignores SIGXFSZ; a child should not. (SIGPIPE, which it ignores as well, is the standard library's to reset
+        // in children; here it must stay ignored.)
+        dispose(libc::SIGXFSZ, libc::SIG_DFL);
+        for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            dispose(signal, ring as *const () as libc::sighandler_t);
         }
-        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
-        libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-    };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
+        Ok(Self { bell })
     }
-    // SAFETY: a descriptor that was made just now and belongs to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+
+    /// Readable when a signal came.
+    pub(crate) fn bell(&self) -> &OwnedFd {
+        &self.bell
+    }
+
+    /// Forgets the signals that came. True: one of them asks us to end.
+    pub(crate) fn take(&self) -> bool {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        ASKED_TO_END.swap(false, Ordering::SeqCst)
+    }
 }
 
-/// Lets through what `await_signals` holds back: a child would inherit that. Only a system call, so fit between fork and exec.
-pub(crate) fn unblock_signals() -> io::Result<()> {
-    // SAFETY: `set` is initialised by sigemptyset before anything reads it; all pointers are to locals.
-    let failed = unsafe {
-        let mut set = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigemptyset(&mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut())
-    };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Reads all that waits on the descriptor of `await_signals`. True: somebody asks us to end.
-pub(crate) fn asked_to_end(signals: &OwnedFd) -> bool {
-    let mut asked = false;
-    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-    while let Ok(read) = rustix::io::read(signals, &mut info)
-        && read == info.len()
-    {
-        let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-        asked |= number != libc::SIGCHLD as u32;
+/// The handler: atomics, one system call, and errno as it was.
+extern "C" fn ring(signal: libc::c_int) {
+    if signal != libc::SIGCHLD {
+        ASKED_TO_END.store(true, Ordering::SeqCst);
     }
-    asked
+    let one = 1_u64;
+    // SAFETY: errno's place is this thread's own; write may be called in handlers, and reads eight bytes of a local.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(BELL.load(Ordering::SeqCst), (&raw const one).cast(), size_of_val(&one));
+        *libc::__errno_location() = errno;
+    }
 }
 
 fn dispose(signal: libc::c_int, disposition: libc::sighandler_t) {
-    // SAFETY: SIG_IGN and SIG_DFL are no handlers: nothing of ours is called.
-    unsafe { libc::signal(signal, disposition) };
+    // SAFETY: `action` is valid when zeroed and outlives the call. The only handler ever given is `ring`, which does nothing
+    // that a handler may not do.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        action.sa_sigaction = disposition;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
 }

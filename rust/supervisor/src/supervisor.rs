@@ -62,7 +62,7 @@ struct Supervisor {
     directory: OwnedFd,
     book: Book,
     control: Control,
-    signals: OwnedFd,
+    signals: process::Signals,
     queue: VecDeque<(i64, Work)>,
     running: Option<Running>,
     last: Option<(i64, Exit)>,
@@ -88,7 +88,7 @@ impl Supervisor {
             directory: nest.directory,
             book: Book::new(ring::Writer::map(&nest.ring)?),
             control: Control::new(nest.listener),
-            signals: process::await_signals()?,
+            signals: process::Signals::catch()?,
             queue: VecDeque::new(),
             running: None,
             last: None,
@@ -245,7 +245,7 @@ impl Supervisor {
         let timeout = self.timeout(clock::mono()).map(clock::timespec);
         let ready = {
             let mut polled = Polled::new();
-            polled.add(Source::Signals, PollFd::new(&self.signals, PollFlags::IN));
+            polled.add(Source::Signals, PollFd::new(self.signals.bell(), PollFlags::IN));
             for (source, fd) in [Source::Listener, Source::Daemon].into_iter().zip(self.control.poll_fds()) {
                 polled.add(source, fd);
             }
@@ -304,7 +304,7 @@ impl Supervisor {
     }
 
     fn notice_signals(&mut self, now: Micros) {
-        if process::asked_to_end(&self.signals) {
+        if self.signals.take() {
             self.interrupt("the supervisor was told to end", now);
         }
         let reaped = family::reap(self.running.as_ref().and_then(Running::pid));
