@@ -126,7 +126,15 @@ Event = (
 
 @final
 class Session:
-    """One session of the native wire, either role. After any `receive_*` or command: drain `next_event` and `data_to_send`."""
+    """One session of the native wire, either role.
+
+    After any `receive_*` or command: drain `next_event` and `data_to_send`; and `next_event` once more after
+    `data_to_send`, which makes room and says so (`StreamWritable`).
+
+    `write`, `write_journal` and `end` raise LocalProtocolError for a stream that was ended, reset or stopped, `sent` for
+    one that is over; all else that is said of a stream that is over does nothing, because the peer may have ended it a
+    moment ago. What has arrived can be taken also when the session is over.
+    """
 
     def __new__(
         cls,
@@ -151,7 +159,8 @@ class Session:
     @property
     def eof_to_send(self) -> bool: ...  # close the transport once data_to_send is empty
     # commands; LocalProtocolError before any byte is made
-    def admit(self, secret: bytes, /) -> bool: ...  # master; the right proof: LoggedIn follows. False: refused
+    def admit(self, secret: Buffer, /) -> bool: ...  # master; the right proof: LoggedIn follows. False: refused
+    # ^ an empty secret is nobody's: give it for an unknown name, which then takes the same work and the same words
     def refuse(self, reason: str, text: str, /) -> None: ...  # master
     def call(self, method: str, args: Mapping[str, Value], /) -> int: ...
     def reply(self, call: int, value: Value, /) -> None: ...
@@ -168,7 +177,7 @@ class Session:
     def reset(self, stream: int, reason: str, /) -> None: ...
     # receiving streams
     def take(self, stream: int, max_bytes: int, /) -> Batch | None: ...  # whole records; None: nothing now
-    def ended(self, stream: int, /) -> bool: ...  # END came and everything was taken
+    def ended(self, stream: int, /) -> bool: ...  # END came and everything was taken; False after a reset
     def settle(self, stream: int, next: int, durable: int, /) -> None: ...  # credit returns; WINDOW is sent when due
     def stop(self, stream: int, reason: str, /) -> None: ...
     # queries

@@ -257,6 +257,11 @@ impl ReceiveStream {
         matches!(self.state, ReceiveState::Ended | ReceiveState::Closed) && self.whole == 0
     }
 
+    /// Whether END came and everything is durable: the last WINDOW is due.
+    pub fn is_finished(&self) -> bool {
+        self.state == ReceiveState::Ended && self.window.now().durable == self.window.arrived()
+    }
+
     /// Where the record ends that is not whole yet, if nothing else can move this stream: what came before it is settled.
     pub fn wanted(&self) -> Option<u64> {
         let is_alone = self.whole == 0 && !self.buffer.is_empty() && self.window.now().next == self.taken;

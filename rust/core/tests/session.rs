@@ -311,6 +311,19 @@ mod streams {
     }
 
     #[test]
+    fn what_was_settled_to_its_end_cannot_be_stopped_any_more() {
+        let mut pair = Pair::open();
+        let stream = journal(&mut pair, &record(1000));
+        pair.worker.end(stream).unwrap();
+        pair.pump();
+        pair.master.take(stream, 1000).unwrap();
+        pair.master.settle(stream, 1000, 1000).unwrap();
+        pair.master.stop(stream, "too late").unwrap();
+        let (at_worker, _) = pair.heard();
+        assert_eq!(at_worker, [Event::StreamProgress { stream, next: 1000, durable: 1000, done: true }]);
+    }
+
+    #[test]
     fn no_more_streams_than_allowed_are_open_and_the_others_wait() {
         let mut master = support::master_config();
         master.streams_max = 2;

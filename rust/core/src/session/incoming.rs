@@ -193,7 +193,7 @@ impl Incoming {
     pub(super) fn stop(&mut self, stream: u64) -> Result<bool, UsageError> {
         let Some(state) = self.known(stream)? else { return Ok(false) };
         let was = state.state;
-        if matches!(was, ReceiveState::Stopped | ReceiveState::Closed) {
+        if matches!(was, ReceiveState::Stopped | ReceiveState::Closed) || state.is_finished() {
             return Ok(false);
         }
         state.clear();
@@ -315,8 +315,9 @@ impl Incoming {
         }
         let pooled = state.window.pooled(self.floor);
         self.pool.replace(std::mem::replace(&mut state.pooled, pooled), pooled);
-        let is_last = state.state == ReceiveState::Ended && state.window.now().durable == state.window.arrived();
-        if (is_last || state.window.is_due(state.is_drained())) && !std::mem::replace(&mut state.window_queued, true) {
+        if (state.is_finished() || state.window.is_due(state.is_drained()))
+            && !std::mem::replace(&mut state.window_queued, true)
+        {
             self.windows.push_back(stream);
         }
     }
