@@ -4,13 +4,13 @@ Bytes cross in batches, never per line. Everything here is sans-IO but for what 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, final
+from typing import Final, Literal, TypeAlias, final
 
 from typing_extensions import Buffer
 
 __version__: Final[str]
 
-Value = None | bool | int | float | str | bytes | Sequence[Value] | Mapping[str, Value]
+Value: TypeAlias = None | bool | int | float | str | bytes | Sequence[Value] | Mapping[str, Value]
 """What a `value` of PROTOCOL.md section 1 may hold. Tuples go out as arrays; arrays come back as lists."""
 
 def encode_value(value: Value, /) -> bytes: ...
@@ -107,7 +107,7 @@ class PeerClosed:
     reason: str
     text: str
 
-Event = (
+Event: TypeAlias = (
     LoginAsked
     | LoggedIn
     | Refused
@@ -239,8 +239,14 @@ class Batch:
     def raw(self) -> memoryview: ...  # the records as on the wire
     def __len__(self) -> int: ...  # number of records
     def records(self) -> list[Record]: ...  # log records only, in order
-    def parts(self) -> list[Batch]: ...  # split so that none holds two different named logs, nor records behind `complete`; mostly [self]
-    def channels(self) -> list[tuple[str, str | None]]: ...  # which (channel, log name) occur, in order of first occurrence
+    def parts(
+        self,
+    ) -> list[
+        Batch
+    ]: ...  # split so that none holds two different named logs, nor records behind `complete`; mostly [self]
+    def channels(
+        self,
+    ) -> list[tuple[str, str | None]]: ...  # which (channel, log name) occur, in order of first occurrence
     def channel_bytes(self, channel: str, name: str | None = None, /) -> bytes: ...  # all data of one channel, joined
     def channel_tail(self, channel: str, name: str | None, carry: bytes, /) -> bytes: ...
     # ^ the bytes at the end of carry + that channel's data that begin a UTF-8 character without finishing it (0-3)
@@ -294,7 +300,9 @@ class Journal:
     @property
     def ended(self) -> bool: ...  # the receipt stands
     def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # whole records from `offset`; copies
-    def release(self, offset: int, /) -> bool: ...  # forget what is before; True: the writer waits for it, ring its bell
+    def release(
+        self, offset: int, /
+    ) -> bool: ...  # forget what is before; True: the writer waits for it, ring its bell
     def wants_bell(self) -> bool: ...  # ring: ask to be told when it grows. True: nothing new since `end` was read
     # in memory only
     def append(self, channel: str, data: Buffer, wall_us: int, mono_us: int, name: str | None = None, /) -> None: ...
@@ -379,12 +387,16 @@ class LogWriter:
     @staticmethod
     def create(directory: str, segment_bytes: int = 268435456, /) -> LogWriter: ...  # exists, and holds no segment yet
     @staticmethod
-    def recover(directory: str, segment_bytes: int = 268435456, /) -> LogWriter: ...  # a killed writer's; cuts the torn tail off
+    def recover(
+        directory: str, segment_bytes: int = 268435456, /
+    ) -> LogWriter: ...  # a killed writer's; cuts the torn tail off
     def append(self, batch: Batch, chain: bytes | None = None, /) -> None: ...  # at `end`; `chain` after it, if known
     def sync(self) -> None: ...  # everything appended before is safe; appends go on meanwhile
     def close(self) -> None: ...  # no append follows; the file is let go of, not synced
     @staticmethod
-    def seal_next(directory: str, /) -> bool: ...  # of a closed log: compresses one segment. False: none was left, all is synced
+    def seal_next(
+        directory: str, /
+    ) -> bool: ...  # of a closed log: compresses one segment. False: none was left, all is synced
     def reader(self) -> LogReader: ...  # sees every append at once
     @property
     def end(self) -> int: ...
@@ -407,7 +419,9 @@ class LogReader:
     def end(self) -> int: ...
     def totals(self) -> dict[str, tuple[int, int]]: ...
     def lines(self, channel: str | None = None, /) -> int: ...  # begun so far
-    def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # at least one record; None: `offset` is the end
+    def batch(
+        self, offset: int, max_bytes: int, /
+    ) -> Batch | None: ...  # at least one record; None: `offset` is the end
     def find_line(self, line: int, channel: str | None = None, /) -> tuple[int, int] | None: ...
     # ^ from 1: the record in which it begins, and which of that record's line starts it is (for Record.cut); None: not yet
     def find_time(self, time: float, /) -> int: ...  # the first record that is not older; `end` if all are

@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence  # noqa: TC003  (cyclopts reads the annotations)
 from pathlib import Path  # noqa: TC003  (cyclopts reads the annotations)
 
-from tailrace.master import config
-
 from tailrace.link.endpoint import Endpoint
+from tailrace.master import config
 
 from .failure import Failure
 from .settings import Settings, Told

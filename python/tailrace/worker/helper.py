@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from tailrace import _core
+import tailrace._core as _core
 
 if TYPE_CHECKING:
     from pathlib import Path

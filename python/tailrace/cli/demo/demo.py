@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
-from tailrace.master.config import add_worker, create_master
 
 from tailrace.cli.api import open_api
 from tailrace.cli.ending import outcome, seconds, size
@@ -18,6 +17,7 @@ from tailrace.cli.failure import OURS, SIGNALLED, Failure
 from tailrace.cli.settings import Settings
 from tailrace.cli.table import style
 from tailrace.cli.worker import make_worker
+from tailrace.master.config import add_worker, create_master
 
 from .farm import Daemon, serving
 from .screen import Screen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never, final
 
-from tailrace import _core
+import tailrace._core as _core
 from tailrace.dialects.dialect import Traits
 from tailrace.dialects.native.codec import decode_request, encode_request
 from tailrace.errors import RemoteProtocolError, Unsupported

@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, TypeVar, final
 
 import trio
+
 from tailrace.worker.supervisor import Child
 
 from .child import Shown, announcement, make_directory, outcome, refuse
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tailrace.worker.supervisor import Exit, Supervised
-
     from tailrace.worker.journal import MemoryOutput
+    from tailrace.worker.supervisor import Exit, Supervised
 
     from .command import Arguments, Context
 
