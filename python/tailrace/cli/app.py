@@ -23,7 +23,8 @@ A first look: `tailrace demo`. Then, on machines of one's own:
     tailrace master add-worker m w1 --secret-file w1.secret
     tailrace master serve m
 
-    tailrace worker create w --master tailrace://127.0.0.1:7117 --name w1 --secret-file w1.secret
+    tailrace worker create w --name w1 --secret-file w1.secret \\
+        --master tailrace://127.0.0.1:7117
     tailrace worker serve w
 
     tailrace --dir m run --on w1 -- make -j8
@@ -40,17 +41,16 @@ app = App(
     name="tailrace",
     help="Run commands on a farm of workers and stream their logs and files back, without losing a byte.",
     help_format="markdown",
-    help_epilogue=_EPILOGUE,
     backend="trio",
     version=lambda: _version(),
-    default_parameter=Parameter(negative=""),
+    default_parameter=Parameter(negative="", show_default=False),
     group_parameters=Group("Options", sort_key=5),
 )
 app["--help"].group = _GLOBAL
 app["--version"].group = _GLOBAL
 
 app.command("tailrace.cli.demo.demo:demo", group=_USE)
-app.command("tailrace.cli.run:run", group=_USE)
+app.command("tailrace.cli.run:run", group=_USE, usage="Usage: tailrace run [OPTIONS] -- CMD...")
 app.command("tailrace.cli.logs:logs", group=_USE)
 app.command("tailrace.cli.runs:ps", group=_USE)
 app.command("tailrace.cli.runs:show", group=_USE)
@@ -99,6 +99,8 @@ def main(arguments: Sequence[str]) -> int:
         if set(arguments) <= {"master", "worker", "--help", "-h"}:
             for group in (app, _master, _worker):
                 group.resolved_commands()  # their summaries are in their docstrings
+        if set(arguments) <= {"--help", "-h"}:
+            app.help_epilogue = _EPILOGUE  # set for all, each command's help would end with it
         result = app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except CycloptsError as error:

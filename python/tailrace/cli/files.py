@@ -13,10 +13,11 @@ import trio
 from tailrace.errors import UnsafeArchive
 
 from .api import open_api
-from .failure import TRANSFER_FAILED, USAGE, Failure
+from .failure import TRANSFER_FAILED, USAGE, Failure, say
 from .progress import progress
 from .settings import Told  # noqa: TC001  (cyclopts reads the annotations)
 from .show import print_json
+from .terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -40,10 +41,7 @@ async def put(source: Path, target: str, /, *, told: Told) -> int:
     worker, path = place(target)
     if not path or path.endswith("/"):
         path += (await trio.Path(source).resolve()).name
-    try:
-        status = await trio.Path(source).stat()
-    except OSError as error:
-        raise Failure(f"{source}: {error.strerror}", "name a file or a directory that you may read") from error
+    status = await _readable(source)
     is_tree = stat.S_ISDIR(status.st_mode)
     params = {"worker": worker, "path": path, "kind": "tree" if is_tree else "file"}
     if not is_tree:
@@ -85,7 +83,11 @@ async def get(source: str, target: Path, /, *, told: Told) -> int:
         async with progress(f"{source} → {target.name}", total, quiet=told.json) as moved:
             pieces = moved.counted(response.aiter_raw())
             is_tree = response.headers.get("x-tailrace-kind") == "tree"
-            await (save_tree if is_tree else save_file)(pieces, target)
+            if is_tree:
+                await save_tree(pieces, target)
+            else:
+                mode = response.headers.get("x-tailrace-mode")
+                await save_file(pieces, target, int(mode) & 0o777 if mode else None)
     if told.json:
         print_json({"bytes": moved.bytes, "kind": "tree" if is_tree else "file", "path": str(target)})
     return 0
@@ -99,25 +101,47 @@ def place(text: str) -> tuple[str, str]:
     return name, path
 
 
-async def file_pieces(source: Path) -> AsyncGenerator[bytes]:
+async def _readable(source: Path) -> os.stat_result:
+    """What it is, if it can be sent."""
     try:
+        descriptor = await trio.to_thread.run_sync(os.open, source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Failure(f"{source}: {error.strerror}", "name a file or a directory that you may read") from error
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        raise Failure(f"{source} is neither a file nor a directory", "name one")
+    return status
+
+
+async def file_pieces(source: Path) -> AsyncGenerator[bytes]:
+    """The bytes of a file."""
+    with _local(source):
         async with await trio.open_file(source, "rb", buffering=0) as file:
             while piece := await file.read(_PIECE_BYTES):
                 yield piece
-    except OSError as error:
-        raise Failure(f"{source}: {error.strerror}", "name a file that you may read") from error
 
 
 async def tree_pieces(source: Path) -> AsyncGenerator[bytes]:
+    """A directory as a tar stream. What cannot be sent (sockets, devices) is named at the end."""
     from tailrace.files import pack
 
-    async with aclosing(pack(source)) as pieces:
-        async for piece in pieces:
-            yield piece
+    skipped: list[bytes] = []
+    with _local(source):
+        async with aclosing(pack(source, skipped=skipped)) as pieces:
+            async for piece in pieces:
+                yield piece
+    for path in skipped:
+        say(f"{source}/{printable(os.fsdecode(path))} is no file and no directory; it was left out")
 
 
-async def save_file(pieces: AsyncIterator[bytes], target: Path) -> None:
-    """Writes beside the target and moves it there when it is whole. When cancelled, what was there is as it was."""
+async def save_file(pieces: AsyncIterator[bytes], target: Path, mode: int | None = None) -> None:
+    """Writes beside the target and moves it there when it is whole. When cancelled, what was there is as it was.
+
+    A new file gets `mode`, as far as the umask lets it; one that is replaced keeps its own.
+    """
     from tailrace.files import AtomicFile
 
     with _local(target):
@@ -125,7 +149,7 @@ async def save_file(pieces: AsyncIterator[bytes], target: Path) -> None:
         async with AtomicFile(target) as file:
             async for piece in pieces:
                 await file.write(piece)
-            await file.commit()
+            await file.commit(None if mode is None or await trio.Path(target).exists() else mode & ~_umask())
 
 
 async def save_tree(pieces: AsyncIterator[bytes], target: Path) -> None:
@@ -138,6 +162,12 @@ async def save_tree(pieces: AsyncIterator[bytes], target: Path) -> None:
             async for piece in pieces:
                 await tree.write(piece)
             await tree.commit()
+
+
+def _umask() -> int:
+    old = os.umask(0o077)
+    os.umask(old)
+    return old
 
 
 @contextmanager
