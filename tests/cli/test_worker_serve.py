@@ -1,0 +1,135 @@
+"""`tailrace worker create` and `serve`."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tailrace.cli.worker_serve import Announcer
+from tailrace.worker.daemon import WorkerState
+
+from .fake_master import ENVIRONMENT
+
+TAILRACE = [sys.executable, "-m", "tailrace"]
+
+
+def tailrace(*arguments: str | Path):
+    return subprocess.run([*TAILRACE, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT)
+
+
+def create(
+    tmp_path: Path, *options: str | Path, master: str = "tailrace://127.0.0.1:7117", secret: bytes = b"s3cret\n"
+):
+    (tmp_path / "secret").write_bytes(secret)
+    return tailrace(
+        "worker", "create", tmp_path / "w", "--master", master, "--name", "w1", "--secret-file", tmp_path / "secret"
+    )
+
+
+def test_a_workers_path_imports_only_trio_and_the_data_library():
+    program = (
+        "import sys, trio, attrs\n"
+        "ours = lambda: {name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
+        "before = ours()\n"
+        "import tailrace.__main__, tailrace.cli.worker_serve\n"
+        "print(*sorted(ours() - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert done.stdout.split() == ["tailrace"]
+
+
+def test_a_new_workers_directory_is_private(tmp_path: Path):
+    assert create(tmp_path).returncode == 0
+    assert (tmp_path / "w").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "w" / "secret").stat().st_mode & 0o777 == 0o600
+    assert 'name = "w1"' in (tmp_path / "w" / "tailrace.toml").read_text()
+    again = create(tmp_path)
+    assert again.returncode == 125
+    assert "in use" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"secret": b""}, "no secret"),
+        ({"secret": b"two words"}, "more than one word"),
+        ({"secret": b"\xff\xfe"}, "no secret"),
+        ({"master": "http://x"}, "http://x"),
+        ({"master": "tailrace://127.0.0.1:0"}, "port 0"),
+    ],
+)
+def test_what_cannot_be_is_said_when_it_is_made(tmp_path: Path, options, words):
+    done = create(tmp_path, **options)
+    assert done.returncode in (2, 125)
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_worker_waits_for_its_master_and_ends_when_told(tmp_path: Path):
+    with socket.socket() as reserved:  # bound, but not listening: nobody else gets this port
+        reserved.bind(("127.0.0.1", 0))
+        create(tmp_path, master=f"tailrace://127.0.0.1:{reserved.getsockname()[1]}")
+        with subprocess.Popen(
+            [*TAILRACE, "worker", "serve", tmp_path / "w"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        ) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("waiting tailrace://127.0.0.1:")
+            assert "refused" in line
+            assert tailrace("worker", "serve", tmp_path / "w", "--drain").stdout == f"draining process {process.pid}\n"
+            assert process.wait() == 0
+    assert "refused" in (tmp_path / "w" / "worker.log").read_text()
+
+
+def test_sigterm_ends_a_worker_without_a_word_of_complaint(tmp_path: Path):
+    create(tmp_path, master="tailrace+unix:///nonexistent/socket")
+    with subprocess.Popen(
+        [*TAILRACE, "worker", "serve", tmp_path / "w"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert process.returncode == 0
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nothere"], 125, "tailrace worker create"),
+        ([], 2, "directory"),
+        (["w", "--bogus"], 2, "--bogus"),
+        (["w", "--drain-timeout", "-1"], 2, "--drain-timeout"),
+        (["nothere", "--drain"], 125, "no worker serves"),
+    ],
+)
+def test_wrong_calls_are_one_line(tmp_path: Path, arguments, code, words):
+    done = subprocess.run(
+        [*TAILRACE, "worker", "serve", *arguments], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path
+    )
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_does_not_change_is_said_once(capsys):
+    announcer = Announcer()
+    for state in ("connecting", "waiting", "connecting", "waiting", "attached"):
+        announcer.announce(WorkerState(state=state, endpoint="tailrace://m:1", reason="no", retry_s=1))  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "waiting tailrace://m:1: no\nattached tailrace://m:1\n"
+
+
+def test_a_refusal_is_called_one(capsys):
+    Announcer().announce(WorkerState(state="waiting", endpoint="u", reason="login refused (credentials): who are you"))
+    assert capsys.readouterr().out == "refused u: login refused (credentials): who are you\n"
