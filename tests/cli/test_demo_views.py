@@ -15,8 +15,8 @@ def lines(*pieces: bytes) -> list[tuple[str, int]]:
 
 
 def test_a_carriage_return_overwrites():
-    assert lines(b"\r10 %\r20 %\rdone\n") == [("done", 15)]
-    assert lines(b"a\r\nb") == [("a", 2), ("b", 1)]
+    assert lines(b"\r10 %\r20 %\rdone\n") == [("done", 4)]
+    assert lines(b"a\r\nb") == [("a", 1), ("b", 1)]
 
 
 def test_only_the_beginning_of_a_long_line_is_kept():

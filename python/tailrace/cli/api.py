@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Union, final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Union, final
 import attrs
 import httpx
 
-from .failure import TRANSFER_FAILED, Failure
+from .failure import OURS, TRANSFER_FAILED, Failure
 from .records import Framer
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 SOCKET = "master.sock"
 _SUN_PATH_MAX = 107  # bytes of a Unix socket's name, the final zero excepted
+
+_REMEDIES = {
+    "worker ": "`tailrace workers` lists those that there are",
+    "no worker ": "`tailrace workers` lists those that there are",
+    "there is no run": "`tailrace ps --all` lists those that there are",
+}
+"""What to do about what the master says, by its beginning."""
 
 Json = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007  (`|` takes no forward name)
 Row = Mapping[str, Json]
@@ -232,19 +240,19 @@ def _failure(value: Json) -> str | None:
 
 
 def _run_path(name: str, what: str = "") -> str:
-    if not name or not name.isascii() or not name.isalnum():
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise Failure(f"there is no run {name!r}", "`tailrace ps` lists those that are running, `last` is the newest")
     return f"/api/runs/{name}/{what}" if what else f"/api/runs/{name}"
 
 
-async def _check(response: httpx.Response, *, code: int | None = None) -> None:
+async def _check(response: httpx.Response, *, code: int = OURS) -> None:
     """Raises what the master says against it."""
     if response.status_code < 400:
         return
     answer = _json(await response.aread())
-    if isinstance(answer, dict) and isinstance(answer.get("error"), str):
-        said = str(answer["error"])
-        raise Failure(said) if code is None else Failure(said, code=code)
+    if isinstance(answer, dict) and isinstance(said := answer.get("error"), str):
+        todo = next((todo for begin, todo in _REMEDIES.items() if said.startswith(begin)), "")
+        raise Failure(said, "" if todo in said else todo, code=code)
     raise Failure(f"the master answered {response.status_code} to {response.request.url.path}", "see its own output")
 
 

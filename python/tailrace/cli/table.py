@@ -57,8 +57,8 @@ def _print_rich(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for head in heads[:-1]:
-        table.add_column(head, no_wrap=True)
+    for column, head in enumerate(heads[:-1]):
+        table.add_column(head, no_wrap=True, min_width=max(len(head), *(len(row[column]) for row in rows)))
     table.add_column(heads[-1], no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*(Text(cell, style=style(cell)) for cell in row))

@@ -24,7 +24,7 @@ from .screen import Screen
 from .script import W1, W2, Script, Step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from tailrace.cli.api import Api, Json
 
@@ -45,6 +45,7 @@ async def demo(*, keep: Path | None = None) -> int:
     screen = Screen()
     with _home(keep) as home:
         screen.title(f"A master and two workers on this machine, in {home}")
+        screen.note("By the script one step fails, and one is interrupted.", "dim")
         async with _heeding_signals(), _farm(home, screen) as api:
             script = Script(api, screen, home / "files")
             await script.play()
@@ -70,21 +71,23 @@ async def _farm(home: Path, screen: Screen) -> AsyncIterator[Api]:
     """A serving master with two attached workers."""
     master = home / "master"
     create_master(master, [_ANY_PORT])
+    secrets = {name: add_worker(master, name) for name in (W1, W2)}
     (home / "files").mkdir()
     async with serving("master", "serve", master, errors=home / "master.stderr") as daemon:
         url = await daemon.line("listening ")
         await daemon.line("ready")
         screen.fact("master", url)
-        async with _worker(home, W1, url) as first, _worker(home, W2, url) as second:
+        async with _worker(home, W1, url, secrets) as first, _worker(home, W2, url, secrets) as second:
             for name, worker in ((W1, first), (W2, second)):
                 screen.fact(name, f"attached to {await worker.line('attached ')}")
+            screen.legend()
             async with open_api(Settings(directory=master)) as api:
                 yield api
 
 
 @asynccontextmanager
-async def _worker(home: Path, name: str, url: str) -> AsyncIterator[Daemon]:
-    make_worker(home / name, masters=[url], name=name, secret=add_worker(home / "master", name))
+async def _worker(home: Path, name: str, url: str, secrets: Mapping[str, str]) -> AsyncIterator[Daemon]:
+    make_worker(home / name, masters=[url], name=name, secret=secrets[name])
     arguments = ("worker", "serve", home / name, "--drain-timeout", "1")
     async with serving(*arguments, errors=home / f"{name}.stderr") as daemon:
         yield daemon
@@ -130,7 +133,7 @@ def _row(step: Step) -> list[tuple[str, str]]:
 
 def _receipt(receipt: Json) -> str:
     chain = receipt.get("chain") if isinstance(receipt, dict) else None
-    return f"{chain[:16]}… agreed" if isinstance(chain, str) else "none"
+    return f"{chain[:12]}… agreed" if isinstance(chain, str) else "none"
 
 
 def _conclude(screen: Screen, script: Script, kept: Path | None, took: float) -> int:

@@ -66,8 +66,12 @@ class Daemon:
                 if not (data := await self._stdout.receive_some()):
                     break
                 self._text += data
-        said = (self._errors.read_text(errors="replace").strip().splitlines() or ["it did not say why"])[-1]
-        raise Failure(f"a daemon of the demo does not come up: {said.removeprefix('tailrace: ')}")
+        said = [
+            *self._text.decode(errors="replace").splitlines(),
+            *self._errors.read_text(errors="replace").splitlines(),
+        ]
+        why = said[-1].removeprefix("tailrace: ") if said else "it did not say why"
+        raise Failure(f"a daemon of the demo does not come up: {why}")
 
     async def stop(self) -> None:
         if self._process.returncode is None:

@@ -15,7 +15,7 @@ _SHOWN_BYTES = 400
 
 @attrs.frozen
 class Line:
-    """A line that has ended: its beginning, and its bytes in all, overwritten progress included."""
+    """A line that has ended: the beginning of what is left to see of it, and how many bytes that is in all."""
 
     text: str
     bytes: int
@@ -47,7 +47,6 @@ class LineView:
             yield self._end()
 
     def _extend(self, piece: bytes) -> None:
-        self._bytes += len(piece)
         text, *overwriting = piece.split(b"\r")
         self._put(text)
         for text in overwriting:
@@ -56,8 +55,9 @@ class LineView:
 
     def _put(self, text: bytes) -> None:
         if text and self._returned:
-            self._head, self._returned = b"", False
+            self._head, self._bytes, self._returned = b"", 0, False
         self._head = (self._head + text)[:_SHOWN_BYTES]
+        self._bytes += len(text)
 
     def _end(self) -> Line:
         line = Line(self._head.decode(errors="replace"), self._bytes)

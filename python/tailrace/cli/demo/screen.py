@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FRAME_S = 0.08
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _LANES = ("cyan", "magenta")
+_MARKS = {"ok": ("✓", "green"), "interrupted": ("■", "yellow")}
 _LONG_LINE_BYTES = 1000
 _PLAIN_WIDTH = 160
 
@@ -32,11 +33,13 @@ class Screen:
     """Everything that the demo says. Colours only where they are wanted, moving lines only on a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=False)
+        self._console = Console(highlight=False)
         self._live: Live | None = None
         self._busy: dict[str, _Busy] = {}
         self._lanes: dict[str, str] = {}
-        self._width = self._console.width if self._console.is_terminal else _PLAIN_WIDTH
+        if not self._console.is_terminal:
+            self._console.width = _PLAIN_WIDTH
+        self._width = self._console.width
 
     @asynccontextmanager
     async def moving(self) -> AsyncIterator[None]:
@@ -64,6 +67,10 @@ class Screen:
     def fact(self, name: str, text: str) -> None:
         self._print(Text.assemble((f"{name:<8}", self._lane(name)), " ", printable(text)))
 
+    def legend(self) -> None:
+        """What the marks mean."""
+        self._print(Text.assemble(("│", "dim"), " stdout   ", ("┃", "yellow"), " stderr"))
+
     def begin(self, worker: str, step: str) -> None:
         """`step` is now what `worker` does."""
         self._busy[worker] = _Busy(step)
@@ -77,7 +84,7 @@ class Screen:
             tail = f" … one line of {line.bytes:,} bytes"
             text = text[: room - len(tail)] + tail
         elif len(text) > room:
-            text = text[: room - 1] + "…"
+            text = text[: room - 9] + "…" + text[-8:]  # a test's name is long, and its result stands at the end
         step = self._busy[worker].step if worker in self._busy else ""
         self._print(Text.assemble((f"{worker} {step:<8} ", self._lane(worker)), mark, " ", text))
 
@@ -86,10 +93,10 @@ class Screen:
         if worker in self._busy:
             self._busy[worker].partial = printable(text)
 
-    def end(self, worker: str, good: bool, words: str) -> None:
+    def end(self, worker: str, outcome: str, words: str) -> None:
         """The step is over."""
         busy = self._busy.pop(worker)
-        mark = ("✓", "green") if good else ("✗", "bold red")
+        mark = _MARKS.get(outcome, ("✗", "red"))
         self._print(Text.assemble((f"{worker} {busy.step:<8} ", self._lane(worker)), mark, " ", (words, "bold")))
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> None:

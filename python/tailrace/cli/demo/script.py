@@ -140,7 +140,7 @@ class Script:
             for line in view.receive_eof():
                 self._screen.line(worker, channel, line)
         run = await self._api.wait(run.id)
-        self._screen.end(worker, outcome(run) == "ok", f"{outcome(run)} after {seconds(run.elapsed)}")
+        self._screen.end(worker, outcome(run), f"{outcome(run)} after {seconds(run.elapsed)}")
         step = Step(name=name, run=run, shown={channel: bytes(data) for channel, data in shown.items()})
         self.steps.append(step)
         return step
