@@ -275,7 +275,8 @@ async def test_a_catalogue_that_is_none_is_set_aside(tmp_path, caplog):
 async def test_a_damaged_description_is_a_run_all_the_same(tmp_path):
     async with open_store(tmp_path) as store:
         info = await numbered_run(store, lines=3)
-        (tmp_path / "runs" / info.id / "run.json").write_text("{")
+        for name in ("run.json", "result.json"):
+            (tmp_path / "runs" / info.id / name).write_text("{")
         await store.rebuild()
         [found] = await store.runs()
         assert (found.id, found.state) == (info.id, "lost")
@@ -355,7 +356,7 @@ async def test_a_killed_master_loses_no_line_that_was_appended(tmp_path):
         assert info.lines >= int(told[-1]) if told else info.lines >= 10_000
         assert data == b"".join(b"line %d\n" % number for number in range(info.lines))
         assert info.bytes == len(data)
-    description = json.loads((tmp_path / "runs" / "r1" / "run.json").read_text())
+    description = json.loads((tmp_path / "runs" / "r1" / "result.json").read_text())
     assert description["state"] == "lost"
 
 

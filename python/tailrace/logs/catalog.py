@@ -149,17 +149,17 @@ class Catalog:
         """The runs that are said to be running."""
         return self._infos("SELECT info FROM runs WHERE state = 'running'")
 
-    def unsealed(self) -> str | None:
-        """The run that has waited longest to be sealed."""
-        query = "SELECT id FROM runs WHERE sealed = ? AND state != 'running' ORDER BY started LIMIT 1"
+    def unsealed(self, limit: int) -> list[str]:
+        """The runs that have waited longest to be sealed."""
+        query = "SELECT id FROM runs WHERE sealed = 0 AND state != 'running' ORDER BY started LIMIT ?"
         with self._errors():
-            row = self._db.execute(query, (_UNSEALED,)).fetchone()
-        return None if row is None else str(row[0])
+            return [run_id for (run_id,) in self._db.execute(query, (limit,))]
 
-    def sealed(self, run_id: str, *, done: bool) -> None:
-        """Note that a run was sealed, or (not `done`) cannot be for now."""
-        with self._errors():
-            self._db.execute("UPDATE runs SET sealed = ? WHERE id = ?", (_SEALED if done else _UNSEALABLE, run_id))
+    def sealed(self, done: Mapping[str, bool]) -> None:
+        """Note for each run whether it was sealed, or cannot be for now."""
+        rows = [(_SEALED if sealed else _UNSEALABLE, run_id) for run_id, sealed in done.items()]
+        with self._transaction():
+            self._db.executemany("UPDATE runs SET sealed = ? WHERE id = ?", rows)
 
     def note_worker(self, name: str, instance: str, info: Mapping[str, object], now: float) -> None:
         """A worker is attached now."""

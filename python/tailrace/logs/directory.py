@@ -3,7 +3,8 @@
 DIR/state-version       the version of this layout
 DIR/store.lock          held by the process that has the store open
 DIR/catalogue.sqlite    can be made again from the rest
-DIR/runs/ID/            one run: run.json says what it is; its log is in segments (rust/store/FORMAT.md)
+DIR/runs/ID/            one run: run.json says what was started, result.json, when it has ended, how;
+                        its log is in segments (rust/store/FORMAT.md)
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CATALOGUE_FILE: Final = "catalogue.sqlite"
 _LOCK_FILE: Final = "store.lock"
 _RUNS: Final = "runs"
 _RUN_FILE: Final = "run.json"
+_RESULT_FILE: Final = "result.json"
 _RUN_FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of a run's description. A receipt of 1,024 named logs is far below it."""
 
@@ -97,7 +99,7 @@ def make_run(directory: Path, info: RunInfo) -> Path:
     # It appears with its description in it.
     new = path.with_name(f"{info.id}.new")
     new.mkdir(mode=0o700, exist_ok=True)
-    write_run(new, info)
+    _write(new / _RUN_FILE, to_json(info) + "\n")
     try:
         new.rename(path)
     except OSError as error:
@@ -107,33 +109,37 @@ def make_run(directory: Path, info: RunInfo) -> Path:
     return path
 
 
-def write_run(path: Path, info: RunInfo) -> None:
-    """Write down what a run is, beside its segments. A crash leaves what was there, or this."""
-    _replace(path / _RUN_FILE, to_json(info) + "\n")
+def write_result(path: Path, info: RunInfo) -> None:
+    """Write down how a run ended. A crash leaves all of it, or nothing.
+
+    A file of its own: file systems sync what replaces another file, and there may be hundreds of runs a second.
+    """
+    _replace(path / _RESULT_FILE, to_json(info) + "\n")
 
 
 def sync_run(path: Path) -> None:
-    """Make that safe."""
-    descriptor = os.open(path / _RUN_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make what is known of a run that has ended safe."""
+    for name in (_RUN_FILE, _RESULT_FILE):
+        with contextlib.suppress(FileNotFoundError), (path / name).open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def read_run(path: Path) -> RunInfo:
     """What a run's directory says that it is. One that says nothing readable is a lost run, and its title tells so."""
-    try:
-        with (path / _RUN_FILE).open(encoding="utf-8") as file:
-            info = from_json(file.read(_RUN_FILE_BYTES_MAX))
-        if info.id != path.name:
-            raise ValueError(f"it is of run {info.id}")
-    except (OSError, ValueError) as error:
-        logger.warning("%s cannot be read: %s", path / _RUN_FILE, error)
-        started = path.stat().st_mtime
-        title = "(its description was damaged)"
-        return RunInfo(id=path.name, worker="", builder=None, command="", title=title, started=started, state="lost")
-    return info
+    for name in (_RESULT_FILE, _RUN_FILE):
+        try:
+            with (path / name).open(encoding="utf-8") as file:
+                info = from_json(file.read(_RUN_FILE_BYTES_MAX))
+            if info.id == path.name:
+                return info
+            logger.warning("%s is of another run, %s", path / name, info.id)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            logger.warning("%s cannot be read: %s", path / name, error)
+    started = path.stat().st_mtime
+    title = "(its description was damaged)"
+    return RunInfo(id=path.name, worker="", builder=None, command="", title=title, started=started, state="lost")
 
 
 def last_change(path: Path) -> float:
@@ -144,8 +150,12 @@ def last_change(path: Path) -> float:
 
 def _replace(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
+    _write(new, text)
+    new.replace(path)
+
+
+def _write(path: Path, text: str) -> None:
     with os.fdopen(
-        os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
     ) as file:
         file.write(text)
-    new.replace(path)

@@ -7,7 +7,6 @@ import logging
 import sqlite3
 import time
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -33,6 +32,11 @@ logger = logging.getLogger("tailrace.logs")
 
 _READERS: Final = 8
 """Threads that read and write logs at once: as many as a disk has use for."""
+
+
+_SEALING_PAUSE_S: Final = 1.0
+_SEALED_AT_ONCE: Final = 64
+"""Runs for which a thread is started, and the catalogue written."""
 
 
 @asynccontextmanager
@@ -61,7 +65,7 @@ class StoreStatistics:
 
     running: int  # runs that are written to
     followers: int  # tasks that wait for one of them to grow
-    sealing: str | None  # the run that is being compressed
+    sealing: int  # runs that are being compressed
 
 
 @final
@@ -74,7 +78,7 @@ class LogStore:
         self._one = trio.CapacityLimiter(1)  # for the catalogue
         self._io = trio.CapacityLimiter(_READERS)
         self._live: dict[str, RunWriter] = {}
-        self._sealing: str | None = None
+        self._sealing = 0
         self._ended = trio.Event()
         self._ended.set()  # the last process may have left some unsealed
 
@@ -183,10 +187,10 @@ class LogStore:
 
     # ------------------------------------------------------------ inside
 
-    async def ended(self, writer: RunWriter, info: RunInfo) -> None:
-        """Called by the writer, which has closed its log."""
+    async def ended(self, log: LogWriter, info: RunInfo) -> None:
+        """Called by the writer."""
         try:
-            await to_thread(self._write_down, info, limiter=self._one)
+            await to_thread(self._write_down, log, info, limiter=self._one)
         finally:
             self._live.pop(info.id, None)
             self._ended.set()
@@ -198,9 +202,14 @@ class LogStore:
             self._catalog.put(info)
         return log
 
-    def _write_down(self, info: RunInfo) -> None:
+    def _write_down(self, log: LogWriter, info: RunInfo) -> None:
+        try:
+            log.close()
+        except StoreError as error:
+            # Only the index at its end is missing, which is made again before the log is sealed.
+            logger.warning("run %s: %s", info.id, error)
         with _os_errors():
-            files.write_run(files.run_directory(self._directory, info.id), info)
+            files.write_result(files.run_directory(self._directory, info.id), info)
             self._catalog.put(info)
 
     async def _records(
@@ -230,31 +239,35 @@ class LogStore:
         try:
             while True:
                 await self._ended.wait()
+                # Short runs come in swarms, and the disk should have time for them.
+                await trio.sleep(_SEALING_PAUSE_S)
                 self._ended = trio.Event()
-                while (run_id := await to_thread(self._catalog.unsealed, limiter=self._one)) is not None:
-                    self._sealing = run_id
-                    done = await self._seal(run_id)
-                    self._sealing = None
-                    await to_thread(partial(self._catalog.sealed, run_id, done=done), limiter=self._one)
+                while run_ids := await to_thread(self._catalog.unsealed, _SEALED_AT_ONCE, limiter=self._one):
+                    self._sealing = len(run_ids)
+                    done = await to_thread(_seal, self._directory, run_ids, limiter=self._io)
+                    await to_thread(self._catalog.sealed, done, limiter=self._one)
+                    self._sealing = 0
         except StoreError as error:
             logger.error("no logs are compressed until the store is opened again: %s", error)
 
-    async def _seal(self, run_id: str) -> bool:
-        path = files.run_directory(self._directory, run_id)
+
+def _seal(directory: Path, run_ids: list[str]) -> dict[str, bool]:
+    """Compress the logs of these runs. Which were; the others stay as they are, for now."""
+    done = dict.fromkeys(run_ids, False)
+    for run_id in run_ids:
+        path = files.run_directory(directory, run_id)
         try:
-            await to_thread(_close_log, path, limiter=self._io)
-            while await to_thread(LogWriter.seal_next, str(path), limiter=self._io):
-                pass
+            # Closed logs are only looked at. Others are of a process that died before it had closed them.
+            LogWriter.recover(str(path)).close()
+            files.sync_run(path)
+            while LogWriter.seal_next(str(path)):
+                trio.from_thread.check_cancelled()
         except (StoreError, OSError) as error:
             logger.warning("the log of run %s stays as it is: %s", run_id, error)
-            return False
-        return True
-
-
-def _close_log(path: Path) -> None:
-    """For runs whose process died between the end of the run and that of its log. For others it only looks."""
-    LogWriter.recover(str(path)).close()
-    files.sync_run(path)
+        else:
+            done[run_id] = True
+        trio.from_thread.check_cancelled()
+    return done
 
 
 def _open_catalog(directory: Path) -> Catalog:
@@ -295,7 +308,7 @@ def _lose(directory: Path, info: RunInfo) -> RunInfo:
         log.close()
     except StoreError as error:
         logger.warning("the log of run %s cannot be recovered: %s", info.id, error)
-    files.write_run(path, lost)
+    files.write_result(path, lost)
     return lost
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol, Unpack, final
 
 import attrs
 import trio
 
-from tailrace.errors import StoreError
 from tailrace.logs.info import with_totals
 
 if TYPE_CHECKING:
     from tailrace._core import Batch, LogReader, LogWriter
     from tailrace.logs.info import RunEnd, RunInfo
-
-logger = logging.getLogger("tailrace.logs")
 
 _THREAD_BYTES: Final = 1 << 20
 """Batches from here on are written in a thread: below it, the thread costs more than the copy."""
@@ -25,8 +21,8 @@ _THREAD_BYTES: Final = 1 << 20
 class Keeper(Protocol):
     """What a writer asks of its store."""
 
-    async def ended(self, writer: RunWriter, info: RunInfo) -> None:
-        """Write the result down."""
+    async def ended(self, log: LogWriter, info: RunInfo) -> None:
+        """Close the log, and write the result down."""
 
 
 @final
@@ -106,11 +102,10 @@ class RunWriter:
         counted = with_totals(self._info, self._log.totals())
         self._info = attrs.evolve(attrs.evolve(counted, state="complete", ended=time.time()), **end)
         with trio.CancelScope(shield=True):
-            await self._close()
-            self._finished = True
             try:
-                await self._keeper.ended(self, self._info)
+                await self._keeper.ended(self._log, self._info)
             finally:
+                self._finished = True
                 self._wake()
         return self._info
 
@@ -131,13 +126,6 @@ class RunWriter:
     def followers(self) -> int:
         """How many wait for more."""
         return self._grown.statistics().tasks_waiting
-
-    async def _close(self) -> None:
-        try:
-            await trio.to_thread.run_sync(self._log.close, limiter=self._io)
-        except StoreError as error:
-            # Only the index at its end is missing, which is made again before the log is sealed.
-            logger.warning("run %s: %s", self._info.id, error)
 
     def _wake(self) -> None:
         # Most logs have no reader most of the time, and an event can be set only once.
