@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dialects.conformance import CHECKS, Pair
 from tailrace import _core
 from tailrace.dialects import DIALECTS
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.limits import Limits
 from tailrace.messages import CallFailed, Print
+from tests.dialects.conformance import CHECKS, Pair
 
 SECRET = b"a secret of the tests"
 
