@@ -167,7 +167,8 @@ async def test_a_master_that_stops_writes_down_what_it_loses(tmp_path):
         await farm.attach(shell=forever)
         run = await farm.master.start("w1", "shell", {"command": "x"})
         await farm.master.aclose()
-        assert (await run.wait()).state == "lost"
+        result = await run.wait()
+        assert (result.state, result.failure) == ("lost", ("ConnectionLost", "the master stopped"))
     async with open_master(tmp_path) as master:
         assert (await master.store.run(run.id)).state == "lost"
 

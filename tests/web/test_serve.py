@@ -85,6 +85,8 @@ async def test_who_follows_a_run_is_told_when_the_master_stops(directory):
                     os.kill(os.getpid(), signal.SIGTERM)
                     async for _piece in pieces:
                         pass
+                # Who followed a run to its end asks how it ended.
+                assert (await api.get(f"/api/runs/{run}/wait")).json()["state"] == "lost"
                 nursery.cancel_scope.cancel()
 
 

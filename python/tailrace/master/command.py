@@ -38,6 +38,7 @@ class Outcome:
     values: dict[str, object] = attrs.field(factory=dict)
     receipt: Receipt | None = None
     damaged: bool = False
+    parting: str | None = None  # why the connection will be lost, if it is by our doing
 
     def note(self, updates: Updates) -> None:
         """Keep what `updates` says; its log is not looked at."""
@@ -51,6 +52,8 @@ class Outcome:
         """The whole, when the command has ended with `failure` or well."""
         values = self.values
         lost = isinstance(failure, ConnectionLost)
+        if lost and self.parting is not None:
+            failure = ConnectionLost(self.parting)
         return RunResult(
             state="lost" if lost else "complete",
             rc=_integer(values.get("rc")),

@@ -164,6 +164,8 @@ class Master:
         Cancelled: the connections are closed; some runs may not be written down.
         """
         self._closing = True
+        for impl in self._live.values():
+            impl.outcome.parting = "the master stopped"
         for connection in list(self.roster.values()):
             connection.loseConnection()
         while self._live:

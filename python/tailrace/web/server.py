@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio.abc
 import trio
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from anycorn.typing import ASGIFramework
+    from anycorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
 SOCKET_FILE: Final = "master.sock"
 
 _GRACE_S: Final = 2.0
 """How long requests may take to end when serving stops: what they wait for has ended before."""
+
+_LAST_QUESTION_S: Final = 0.25
+"""How long serving goes on after that: who followed a run to its end asks then how it ended."""
 
 
 @contextlib.contextmanager
@@ -68,15 +71,16 @@ async def serve(
 ) -> None:
     """Answer requests until `stopping`; those that are being answered then have a moment to end.
 
-    Cancelled: they are broken off at once. Either way no connection outlives this.
+    Clients that were being answered may ask once more. Cancelled: they are broken off at once. Either way no connection
+    outlives this.
     """
     config = Config()
     config.errorlog = None
     config.include_server_header = False
     context = WorkerContext(None)
-    wrapped = ASGIWrapper(app)
+    requests = _Requests(app)
+    wrapped = ASGIWrapper(requests.serve)
     peers: set[socket.socket] = set()
-    quiet = trio.Event()
 
     async def handle(stream: anyio.abc.SocketStream) -> None:
         peer = stream.extra(anyio.abc.SocketAttribute.raw_socket)
@@ -85,8 +89,6 @@ async def serve(
             await TCPServer(wrapped, config, context, ConnectionState(LifespanState({})), stream).run()
         finally:
             peers.discard(peer)
-            if not peers:
-                quiet.set()
 
     async def hang_up_when_cancelled() -> None:
         try:
@@ -102,12 +104,38 @@ async def serve(
         nursery.start_soon(listener.serve, handle)
         task_status.started()
         await stopping.wait()
-        await context.terminated.set()
         with trio.move_on_after(_GRACE_S):
-            if peers:
-                quiet = trio.Event()
-                await quiet.wait()
+            await requests.wait_quiet()
         nursery.cancel_scope.cancel()
+
+
+@final
+class _Requests:
+    """An app that knows whether it is asked anything."""
+
+    def __init__(self, app: ASGIFramework) -> None:
+        self._app = app
+        self._running = 0
+        self._asked = trio.current_time() - _LAST_QUESTION_S
+        self._quiet = trio.Event()
+
+    async def serve(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        self._running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running -= 1
+            self._asked = trio.current_time()
+            self._quiet.set()
+
+    async def wait_quiet(self) -> None:
+        """Until nothing was asked for a moment."""
+        while self._running or trio.current_time() < self._asked + _LAST_QUESTION_S:
+            if self._running:
+                self._quiet = trio.Event()
+                await self._quiet.wait()
+            else:
+                await trio.sleep_until(self._asked + _LAST_QUESTION_S)
 
 
 def _remove_stale(directory: Path, parent: int) -> None:
