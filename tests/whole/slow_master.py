@@ -15,7 +15,7 @@ import trio
 
 import tailrace
 
-CHILD = "import os, sys\nb = b'x' * 79 + b'\\n'\nb *= 13107\nfor _ in range(int(sys.argv[1])): os.write(1, b[:1 << 20])"
+CHILD = "import os, sys\nb = b'x' * 79 + b'\\n'\nb *= 12500\nfor _ in range(int(sys.argv[1])): os.write(1, b)"
 WORKER = """
 import sys, trio, tailrace
 trio.run(lambda: tailrace.run_worker(master=sys.argv[1], name="w", secret="s", basedir=sys.argv[2]))

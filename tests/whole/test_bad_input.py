@@ -53,7 +53,7 @@ def test_a_port_in_use(farm, tmp_path):
 
 
 def test_a_state_directory_in_use(farm):
-    one_line(farm.tailrace("master", "serve", farm.state, check=False), 125, "in use")
+    one_line(farm.tailrace("master", "serve", farm.state, check=False), 125, "already", str(farm.state))
 
 
 def test_a_state_directory_of_a_newer_version(farm, tmp_path):

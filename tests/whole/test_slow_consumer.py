@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MEGABYTES = 1024
+MEGABYTES = 1000
 
 
 def test_a_slow_impl_bounds_all_memory_and_disturbs_nobody(tmp_path):
@@ -20,7 +20,7 @@ def test_a_slow_impl_bounds_all_memory_and_disturbs_nobody(tmp_path):
     )
     assert done.returncode == 0, done.stderr.decode()
     figures = json.loads(done.stdout)
-    assert figures["bytes"] == MEGABYTES << 20
+    assert figures["bytes"] == MEGABYTES * 1_000_000
     assert (figures["rc"], figures["failure"]) == (0, "None")
     for party in ("master", "worker", "supervisor"):
         assert figures[party] < 64 << 20, figures

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-FORBIDDEN = ("cyclopts", "rich", "starlette", "httpx", "anycorn", "websockets", "msgspec", "sqlite3")
+FORBIDDEN = ("cyclopts", "rich", "starlette", "httpx", "anycorn", "websockets", "msgspec")
 
 
 def test_a_worker_imports_little():
