@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use tailrace_core::journal::Source;
 
 /// Name and version of the layout, the first eight bytes of the file.
@@ -231,6 +231,8 @@ impl Mapping {
         map.place(0, HEADER_BYTES, ProtFlags::READ | ProtFlags::WRITE, file, 0)?;
         map.place(HEADER_BYTES, capacity, data, file, HEADER_BYTES)?;
         map.place(HEADER_BYTES + capacity, capacity, data, file, HEADER_BYTES)?;
+        // SAFETY: the whole reservation, which is mapped. No readahead: it would clear pages that a small journal never needs.
+        unsafe { rustix::mm::madvise(base.as_ptr().cast(), length, Advice::Random)? };
         Ok(map)
     }
 
