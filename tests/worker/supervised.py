@@ -133,3 +133,10 @@ def alive(pid: int) -> bool:
             return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except OSError:
         return False
+
+
+def ticks(pid: int) -> int:
+    """The time that a process has had of a processor, in hundredths of a second."""
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        user, system = stat.read().rpartition(b")")[2].split()[11:13]
+    return int(user) + int(system)

@@ -18,7 +18,7 @@ from tailrace._core import Journal, Ledger
 from tailrace.errors import LocalProtocolError
 from tailrace.worker.supervisor import LogFile, SupervisorLost, open_supervisors
 
-from .supervised import alive, child, descendants, python, reading, shell
+from .supervised import alive, child, descendants, python, reading, shell, ticks
 
 
 @pytest.fixture
@@ -562,6 +562,18 @@ class TestLives:
         assert family
         assert not any(map(alive, [*family, supervised.pid, helper]))
         assert list((tmp_path / "s").iterdir()) == []
+
+    async def test_an_idle_child_costs_nothing(self, supervisors, tmp_path):
+        supervised = await supervisors.start("1")
+        script = "import os, time\nfor i in range(50_000): os.write(1, b'x\\n')\nprint('ready', flush=True)\ntime.sleep(1000)"
+        spec = python(script, tmp_path, timeout_s=1000, logfiles=(LogFile("log", "log"),))
+        async with reading(supervised) as reader, trio.open_nursery() as nursery:
+            nursery.start_soon(supervised.spawn, spec)
+            await reader.wait_for("stdout", b"ready")
+            before = ticks(supervised.pid)
+            await trio.sleep(0.5)
+            assert ticks(supervised.pid) - before <= 5  # of 50
+            await supervised.interrupt("")
 
     async def test_private_memory(self, supervisors, tmp_path):
         supervised = await supervisors.start("1")

@@ -170,10 +170,10 @@ impl Running {
     }
 
     /// When there is something to do though nothing happens.
-    pub(crate) fn deadline(&self) -> Option<Micros> {
+    pub(crate) fn deadline(&self, now: Micros) -> Option<Micros> {
         let stop = self.stopped.as_ref().filter(|_| self.alone.is_none()).and_then(|(_, stop)| stop.due());
         let look = (!self.watches.is_empty()).then_some(self.look_at);
-        let nap = Some(self.nap_until).filter(|until| *until > 0 && self.has_output());
+        let nap = Some(self.nap_until).filter(|until| *until > now && self.has_output());
         [self.silent_at(), self.late_at(), self.abandon_at(), stop, look, nap].into_iter().flatten().min()
     }
 

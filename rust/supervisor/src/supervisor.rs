@@ -273,7 +273,7 @@ impl Supervisor {
 
     /// How long nothing is due. A full ring is looked at now and then, should a daemon have died before it rang.
     fn timeout(&mut self, now: Micros) -> Option<Micros> {
-        let running = self.running.as_ref().and_then(Running::deadline);
+        let running = self.running.as_ref().and_then(|running| running.deadline(now));
         let full = (!self.book.has_room()).then_some(now + SECOND / 10);
         let due = [self.book.deadline(), running, full, Some(self.check_at)].into_iter().flatten().min();
         due.map(|due| due.saturating_sub(now))
