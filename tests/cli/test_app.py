@@ -13,12 +13,6 @@ from tailrace.cli.failure import Failure, explain
 from .fake_master import ENVIRONMENT, serving
 
 
-def tailrace(*arguments: str, **environment: str):
-    return subprocess.run(
-        [sys.executable, "-m", "tailrace", *arguments], capture_output=True, text=True, env=ENVIRONMENT | environment
-    )
-
-
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
@@ -39,7 +33,7 @@ def tailrace(*arguments: str, **environment: str):
         ("--dir /nonexistent/m show a/b", 125, "a/b"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_what_to_do(line, code, words):
+def test_what_is_wrong_is_one_line_with_what_to_do(tailrace, line, code, words):
     done = tailrace(*line.split())
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
@@ -49,9 +43,10 @@ def test_what_is_wrong_is_one_line_with_what_to_do(line, code, words):
     assert words in said[0]
 
 
-def test_a_master_that_does_not_serve(tmp_path: Path):
+def test_a_master_that_does_not_serve(tailrace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "tailrace.toml").touch()
-    done = tailrace("ps", TAILRACE_DIR=str(tmp_path))
+    monkeypatch.setenv("TAILRACE_DIR", str(tmp_path))
+    done = tailrace("ps")
     assert done.returncode == 125
     assert f"tailrace master serve {tmp_path}" in done.stderr
 
@@ -67,13 +62,15 @@ ALL = [*COMMANDS, "master create", "master add-worker", "master serve", "worker 
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_every_command_has_help_with_an_example(command):
+def test_every_command_has_help_with_an_example(tailrace, command):
     done = tailrace(*command.split(), "--help")
     assert done.returncode == 0
-    assert "As in:" in done.stdout or f"tailrace {command}" in done.stdout.split("\n", 1)[1]
+    usage, _, rest = done.stdout.partition("\n")
+    assert usage.startswith(f"Usage: tailrace {command}")
+    assert f"tailrace {command}" in rest
 
 
-def test_help_is_the_map():
+def test_help_is_the_map(tailrace):
     shown = tailrace("--help").stdout
     for command in COMMANDS:
         assert f" {command} " in shown

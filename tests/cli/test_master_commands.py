@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from .fake_master import ENVIRONMENT
 
-
-def tailrace(*arguments: str | Path):
-    return subprocess.run(
-        [sys.executable, "-m", "tailrace", *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT
-    )
-
-
-def test_a_new_master_listens_on_loopback(tmp_path: Path):
+def test_a_new_master_listens_on_loopback(tailrace, tmp_path: Path):
     assert tailrace("master", "create", tmp_path / "m").returncode == 0
     assert "tailrace://127.0.0.1:7117" in (tmp_path / "m" / "tailrace.toml").read_text()
     again = tailrace("master", "create", tmp_path / "m")
@@ -24,14 +14,14 @@ def test_a_new_master_listens_on_loopback(tmp_path: Path):
     assert "in use" in again.stderr
 
 
-def test_a_bad_endpoint_makes_nothing(tmp_path: Path):
+def test_a_bad_endpoint_makes_nothing(tailrace, tmp_path: Path):
     done = tailrace("master", "create", tmp_path / "m", "--listen", "http://x")
     assert done.returncode == 125
     assert "http://x" in done.stderr
     assert not (tmp_path / "m").exists()
 
 
-def test_a_secret_is_printed_alone(tmp_path: Path):
+def test_a_secret_is_printed_alone(tailrace, tmp_path: Path):
     tailrace("master", "create", tmp_path / "m")
     done = tailrace("master", "add-worker", tmp_path / "m", "w1")
     assert len(done.stdout.split()) == 1
@@ -39,7 +29,7 @@ def test_a_secret_is_printed_alone(tmp_path: Path):
     assert json.loads(tailrace("--json", "master", "add-worker", tmp_path / "m", "w2").stdout)["name"] == "w2"
 
 
-def test_a_secret_file_is_for_its_owner_and_never_another_workers(tmp_path: Path):
+def test_a_secret_file_is_for_its_owner_and_never_another_workers(tailrace, tmp_path: Path):
     tailrace("master", "create", tmp_path / "m")
     file = tmp_path / "secret"
     assert tailrace("master", "add-worker", tmp_path / "m", "w1", "--secret-file", file).stdout == ""
@@ -50,7 +40,7 @@ def test_a_secret_file_is_for_its_owner_and_never_another_workers(tmp_path: Path
     assert file.read_text() == kept
 
 
-def test_a_worker_that_is_refused_leaves_no_secret_file(tmp_path: Path):
+def test_a_worker_that_is_refused_leaves_no_secret_file(tailrace, tmp_path: Path):
     tailrace("master", "create", tmp_path / "m")
     done = tailrace("master", "add-worker", tmp_path / "m", "../w", "--secret-file", tmp_path / "secret")
     assert done.returncode == 125

@@ -149,7 +149,7 @@ async def test_what_the_master_refuses_is_one_line(master):
     master.refusal = "worker w9 is unknown\nreally"
     done = await master.tailrace("run", "--on", "w9", "--", "x")
     assert (done.returncode, done.stdout) == (125, b"")
-    assert done.stderr == b"tailrace: worker w9 is unknown really\n"
+    assert done.stderr == b"tailrace: worker w9 is unknown really; `tailrace workers` lists those that there are\n"
 
 
 async def started(master, *arguments):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.cli.worker_serve import Announcer
+from tailrace.cli.worker_serve import Announcer, main
 from tailrace.worker.daemon import WorkerState
 
 from .fake_master import ENVIRONMENT
@@ -18,17 +18,14 @@ from .fake_master import ENVIRONMENT
 TAILRACE = [sys.executable, "-m", "tailrace"]
 
 
-def tailrace(*arguments: str | Path):
-    return subprocess.run([*TAILRACE, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT)
+@pytest.fixture
+def create(tailrace, tmp_path: Path):
+    def call(master: str = "tailrace://127.0.0.1:7117", secret: bytes = b"s3cret\n"):
+        file = tmp_path / "secret"
+        file.write_bytes(secret)
+        return tailrace("worker", "create", tmp_path / "w", "--master", master, "--name", "w1", "--secret-file", file)
 
-
-def create(
-    tmp_path: Path, *options: str | Path, master: str = "tailrace://127.0.0.1:7117", secret: bytes = b"s3cret\n"
-):
-    (tmp_path / "secret").write_bytes(secret)
-    return tailrace(
-        "worker", "create", tmp_path / "w", "--master", master, "--name", "w1", "--secret-file", tmp_path / "secret"
-    )
+    return call
 
 
 def test_a_workers_path_imports_only_trio_and_the_data_library():
@@ -43,12 +40,12 @@ def test_a_workers_path_imports_only_trio_and_the_data_library():
     assert done.stdout.split() == ["tailrace"]
 
 
-def test_a_new_workers_directory_is_private(tmp_path: Path):
-    assert create(tmp_path).returncode == 0
+def test_a_new_workers_directory_is_private(create, tmp_path: Path):
+    assert create().returncode == 0
     assert (tmp_path / "w").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "w" / "secret").stat().st_mode & 0o777 == 0o600
     assert 'name = "w1"' in (tmp_path / "w" / "tailrace.toml").read_text()
-    again = create(tmp_path)
+    again = create()
     assert again.returncode == 125
     assert "in use" in again.stderr
 
@@ -63,18 +60,18 @@ def test_a_new_workers_directory_is_private(tmp_path: Path):
         ({"master": "tailrace://127.0.0.1:0"}, "port 0"),
     ],
 )
-def test_what_cannot_be_is_said_when_it_is_made(tmp_path: Path, options, words):
-    done = create(tmp_path, **options)
+def test_what_cannot_be_is_said_when_it_is_made(create, tmp_path: Path, options, words):
+    done = create(**options)
     assert done.returncode in (2, 125)
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "w").exists()
 
 
-def test_a_worker_waits_for_its_master_and_ends_when_told(tmp_path: Path):
+def test_a_worker_waits_for_its_master_and_ends_when_told(create, tailrace, tmp_path: Path):
     with socket.socket() as reserved:  # bound, but not listening: nobody else gets this port
         reserved.bind(("127.0.0.1", 0))
-        create(tmp_path, master=f"tailrace://127.0.0.1:{reserved.getsockname()[1]}")
+        create(master=f"tailrace://127.0.0.1:{reserved.getsockname()[1]}")
         with subprocess.Popen(
             [*TAILRACE, "worker", "serve", tmp_path / "w"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
         ) as process:
@@ -87,8 +84,8 @@ def test_a_worker_waits_for_its_master_and_ends_when_told(tmp_path: Path):
     assert "refused" in (tmp_path / "w" / "worker.log").read_text()
 
 
-def test_sigterm_ends_a_worker_without_a_word_of_complaint(tmp_path: Path):
-    create(tmp_path, master="tailrace+unix:///nonexistent/socket")
+def test_sigterm_ends_a_worker_without_a_word_of_complaint(create, tmp_path: Path):
+    create(master="tailrace+unix:///nonexistent/socket")
     with subprocess.Popen(
         [*TAILRACE, "worker", "serve", tmp_path / "w"],
         stdout=subprocess.PIPE,
@@ -114,13 +111,12 @@ def test_sigterm_ends_a_worker_without_a_word_of_complaint(tmp_path: Path):
         (["nothere", "--drain"], 125, "no worker serves"),
     ],
 )
-def test_wrong_calls_are_one_line(tmp_path: Path, arguments, code, words):
-    done = subprocess.run(
-        [*TAILRACE, "worker", "serve", *arguments], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path
-    )
-    assert done.returncode == code
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_wrong_calls_are_one_line(capfd, monkeypatch, tmp_path: Path, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    said = capfd.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
 
 
 def test_what_does_not_change_is_said_once(capsys):

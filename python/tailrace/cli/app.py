@@ -99,8 +99,8 @@ def main(arguments: Sequence[str]) -> int:
         if set(arguments) <= {"master", "worker", "--help", "-h"}:
             for group in (app, _master, _worker):
                 group.resolved_commands()  # their summaries are in their docstrings
-        if set(arguments) <= {"--help", "-h"}:
-            app.help_epilogue = _EPILOGUE  # set for all, each command's help would end with it
+        # Set for good, each command's help would end with it.
+        app.help_epilogue = _EPILOGUE if set(arguments) <= {"--help", "-h"} else None
         result = app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
