@@ -167,6 +167,12 @@ class Held:
     commands: tuple[HeldCommand, ...]
 
 
+@final
+@attrs.frozen
+class AskShutdown:
+    """The worker wants to end: give it nothing more, and shut it down when nothing runs. Answered at once."""
+
+
 Request: TypeAlias = (
     Print
     | GetWorkerInfo
@@ -178,6 +184,7 @@ Request: TypeAlias = (
     | ResumeCommand
     | ForgetCommand
     | Held
+    | AskShutdown
 )
 
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 import trio
 
-from tailrace.errors import LocalProtocolError, Unsupported
+from tailrace.errors import LocalProtocolError
 from tailrace.link.endpoint import Endpoint, connect, open_listeners
 
 
@@ -53,12 +53,6 @@ def test_the_port_may_be_left_out():
 def test_what_is_no_endpoint_is_said_why(url, why):
     with pytest.raises(LocalProtocolError, match=f"is not an endpoint.*{why}"):
         Endpoint.parse(url)
-
-
-@pytest.mark.parametrize("wire", ["pb", "msgpack", "pb+tls", "msgpack+tls"])
-def test_the_other_wires_are_not_spoken_yet(wire):
-    with pytest.raises(Unsupported, match="cannot speak it"):
-        Endpoint.parse(f"{wire}://localhost:9989")
 
 
 async def test_tcp_is_tuned_for_small_frames():

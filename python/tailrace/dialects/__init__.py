@@ -9,7 +9,9 @@ from tailrace.dialects.native.dialect import NativeDialect
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tailrace.dialects.dialect import MakeDialect
+
 __all__ = ["DIALECTS"]
 
-DIALECTS: Final[Mapping[str, type[NativeDialect]]] = {"tailrace": NativeDialect}
+DIALECTS: Final[Mapping[str, MakeDialect]] = {"tailrace": NativeDialect}
 """An endpoint's scheme, without `+tls` or `+unix` → the dialect that is spoken there."""

@@ -6,18 +6,22 @@ four kinds: queries; `receive_*`, what came from the peer; commands, what we wan
 
 Everything that grows is a stream, named by (role, command id): a journal, an upload, a download. A wire without streams
 makes them of its calls: what an `update` call brings is taken like any other journal, and settling it is the answer.
+
+A wire without `Held` makes it of its login. At the master it follows `LoggedIn` by itself, and its answer says that the
+worker is taken; at the worker its answer comes when the master has done that.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, final
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tailrace._core import Batch, Journal
+    from tailrace.limits import Limits
     from tailrace.messages import Event, Request, Role, Value
 
 
@@ -36,13 +40,43 @@ class Traits:
     """A command that ended by a signal says by which."""
 
     worker_makes_builders: bool
-    """`SetBuilderList` makes directories at the worker. If not, the master does it with commands."""
+    """`SetBuilderList` makes directories at the worker. If not, the master does it with commands, whose builder is `""`,
+    and `SetBuilderList` only tells the dialect."""
+
+    asks_shutdown: bool
+    """A worker can ask its master for an end (`AskShutdown`)."""
+
+
+Clock: TypeAlias = "Callable[[], tuple[int, int]]"
+"""Wall and monotonic time in microseconds, for what arrives without a time."""
+
+
+class MakeDialect(Protocol):
+    """The class of a dialect. What a wire has no use for it ignores.
+
+    `id` is the master's or the worker's; `host` is who is dialled, as `host:port`.
+    """
+
+    def __call__(
+        self,
+        role: Literal["master", "worker"],
+        /,
+        *,
+        id: str,  # noqa: A002 - the session's name for it
+        nonce: bytes,
+        limits: Limits,
+        clock: Clock,
+        host: str = "",
+        name: str = "",
+        secret: bytes = b"",
+        software: str = "",
+    ) -> Dialect: ...
 
 
 class Dialect(Protocol):
     """One side of one connection."""
 
-    traits: Traits
+    traits: ClassVar[Traits]
 
     # from the peer: never raises for what the peer did
     def receive_data(self, data: bytes | bytearray, /) -> None:
@@ -124,5 +158,9 @@ class Dialect(Protocol):
         """Ask the sender to give up."""
 
     # queries
+    @property
+    def receive_paused(self) -> bool:
+        """Read no more for now: what has come is not taken. Asked again after each `settle`."""
+
     def statistics(self) -> Mapping[str, int]:
         """Counters: `bytes_sent`, `bytes_received`, `queued`, `streams`, `calls`."""

@@ -18,12 +18,14 @@ from tailrace.errors import (
     RemoteProtocolError,
     TailraceError,
 )
+from tailrace.link.builders import make_builders
 from tailrace.link.command import Command, Objects
 from tailrace.link.foreign import call_back
 from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy, RemoteProxy
 from tailrace.link.text import Transcript
 from tailrace.messages import (
+    AskShutdown,
     ForgetCommand,
     GetWorkerInfo,
     Held,
@@ -78,6 +80,8 @@ class Connection:
         self._nursery: trio.Nursery | None = None
         self._accepted = False
         self._held: tuple[int, Held] | None = None
+        self.draining = False
+        """The worker wants to end. It is shut down as soon as no command runs: better start none."""
 
     @property
     def workerName(self) -> str:
@@ -136,6 +140,8 @@ class Connection:
     async def remoteSetBuilderList(self, builders: Sequence[tuple[str, str]]) -> Mapping[str, Builder]:
         """Have these builders, each (name, directory), and no others. Their handles, by name."""
         wanted = tuple((str(name), str(directory)) for name, directory in builders)
+        if not self._pump.dialect.traits.worker_makes_builders:
+            await make_builders(self, wanted)
         names = await self._pump.call(SetBuilderList(wanted))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise self._breach("setBuilderList did not return names")
@@ -159,10 +165,27 @@ class Connection:
             CommandIdInUse: another command has this id.
             LocalProtocolError: the builder was not set, or an argument cannot be sent.
         """
-        self._pump.check()
         builder = str(builderName)
         if builder not in self._builders:
+            self._pump.check()
             raise LocalProtocolError(f"builder {builder!r} was not set: call remoteSetBuilderList first")
+        await self._start(remoteCommand, builder, commandId, commandName, args)
+
+    async def start_unbuilt(
+        self, remoteCommand: RemoteCommandImpl, commandId: str, commandName: str, args: Mapping[str, object]
+    ) -> None:
+        """`remoteStartCommand` before there is any builder, with absolute paths. For wires whose workers make none."""
+        await self._start(remoteCommand, "", commandId, commandName, args)
+
+    async def _start(
+        self,
+        remoteCommand: RemoteCommandImpl,
+        builder: str,
+        commandId: str,
+        commandName: str,
+        args: Mapping[str, object],
+    ) -> None:
+        self._pump.check()
         if commandId in self._commands:
             raise CommandIdInUse(f"command {commandId!r} is still there")
         if len(self._commands) >= self._pump.limits.commands_max:
@@ -244,6 +267,10 @@ class Connection:
         """Another connection takes its place, at once. The worker hears it, if it is still there."""
         self._pump.close("duplicate", ConnectionLost(why, reason="duplicate"), why, patience_s=REPLACE_S)
 
+    def is_same_worker(self, other: Connection) -> bool:
+        """Whether both are known to be of one process's directory. A wire that does not say it leaves it open."""
+        return bool(self.instance) and self.instance == other.instance
+
     async def wait_transport_closed(self) -> None:
         """Wait until no byte of it can come or go."""
         await self._pump.closed.wait()
@@ -262,12 +289,16 @@ class Connection:
 
     def on_called(self, call: int, request: Request) -> None:
         """See `Owner`."""
-        if not isinstance(request, Held) or self._held is not None:
-            self._breach(f"a worker calls `held`, once, and not {type(request).__name__}")
-            return
-        self._held = (call, request)
-        if self._accepted:
-            self._answer_held(call, request)
+        match request:
+            case Held() if self._held is None:
+                self._held = (call, request)
+                if self._accepted:
+                    self._answer_held(call, request)
+            case AskShutdown():
+                self._pump.reply(call, None)
+                self._drain()
+            case _:
+                self._breach(f"a worker calls `held`, once, and not {type(request).__name__}")
 
     def on_opened(self, opened: StreamOpened) -> None:
         """See `Owner`."""
@@ -303,6 +334,8 @@ class Connection:
         """Its id can be used again."""
         if self._commands.get(command.id) is command:
             del self._commands[command.id]
+        if self.draining and not self._commands:
+            self._shut_down()
 
     # ------------------------------------------------------------ private
 
@@ -352,6 +385,23 @@ class Connection:
             await self._pump.call(ForgetCommand(command))
         except TailraceError as error:
             log.info("%s does not forget command %s: %s", self.workerName, command, error)
+
+    def _drain(self) -> None:
+        if not self.draining:
+            log.info("%s wants to shut down when it is idle", self.workerName)
+            self.draining = True
+            if not self._commands:
+                self._shut_down()
+
+    def _shut_down(self) -> None:
+        async def shut_down() -> None:
+            try:
+                await self.remoteShutdown()
+            except TailraceError as error:
+                log.info("%s: its shutdown failed: %s", self.workerName, error)
+
+        if self.state != "lost":
+            self._spawn(shut_down)
 
     def _spawn(self, task: Callable[[], Awaitable[object]]) -> None:
         if self._nursery is None:

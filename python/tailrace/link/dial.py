@@ -28,9 +28,10 @@ from tailrace.limits import Limits
 from tailrace.link.endpoint import Endpoint, connect
 from tailrace.link.foreign import Raised, call_foreign
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy
-from tailrace.link.pump import Pump
+from tailrace.link.pump import Pump, clock
 from tailrace.link.remote import RemoteJournal, RemoteReader, RemoteWriter
 from tailrace.messages import (
+    AskShutdown,
     ForgetCommand,
     GetWorkerInfo,
     Held,
@@ -120,6 +121,7 @@ async def dial(
     async with dial_stream(
         stream,
         wire=where.wire,
+        host=where.authority,
         name=name,
         secret=secret,
         instance=instance,
@@ -135,6 +137,7 @@ async def dial_stream(
     stream: trio.abc.Stream,
     *,
     wire: str = "tailrace",
+    host: str = "",
     name: str,
     secret: str | bytes,
     instance: str,
@@ -149,6 +152,8 @@ async def dial_stream(
         id=instance,
         nonce=secrets.token_bytes(32),
         limits=limits,
+        clock=clock,
+        host=host,
         name=name,
         secret=secret.encode() if isinstance(secret, str) else secret,
         software=software,
@@ -216,6 +221,18 @@ class WorkerConnection:
     def loseConnection(self, reason: str = "bye") -> None:
         """Close it, for a `reason` that the master hears: `bye`, `shutdown`, `draining`."""
         self._pump.close(reason, ConnectionClosed())
+
+    async def askShutdown(self) -> bool:
+        """Ask the master for nothing more, and for `shutdown` when nothing runs. `False`: this wire cannot ask.
+
+        Raises:
+            RemoteError, ConnectionLost, ConnectionClosed: it did not come to that.
+        """
+        if not self._pump.dialect.traits.asks_shutdown:
+            await trio.lowlevel.checkpoint()
+            return False
+        await self._pump.call(AskShutdown())
+        return True
 
     def statistics(self) -> Mapping[str, float]:
         """Counters since it was made, and `rtt_s` once there was a ping."""
@@ -305,8 +322,8 @@ class WorkerConnection:
                 await handler.interruptCommand("", command, "the master has forgotten it")
             case ResumeCommand(command):
                 raise UnknownCommand(f"command {command!r} is not held")
-            case Held():
-                raise RemoteProtocolError("a master does not call `held`")
+            case Held() | AskShutdown():
+                raise RemoteProtocolError(f"a master does not call {type(request).__name__}")
             case _:
                 assert_never(request)
         return None
@@ -320,9 +337,11 @@ class WorkerConnection:
             raise CommandIdInUse(f"command {request.command!r} is still there")
         command = self._commands[request.command] = _Command(request=request)
         accepted = False
+        # Where the master makes the builders, all paths are absolute, and the worker knows of no builder.
+        builder = request.builder if self._pump.dialect.traits.worker_makes_builders else ""
         try:
             await self._handler.startCommand(
-                request.builder, request.command, request.name, self._args(command), self._proxy(command)
+                builder, request.command, request.name, self._args(command), self._proxy(command)
             )
             accepted = True
         finally:

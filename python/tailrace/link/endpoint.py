@@ -15,9 +15,10 @@ import attrs
 import trio
 
 from tailrace.dialects import DIALECTS
-from tailrace.errors import LocalProtocolError, Unsupported
+from tailrace.errors import LocalProtocolError
 
-DEFAULT_PORT = 7117
+# Our own, and the one that Buildbot's documentation uses for its workers.
+DEFAULT_PORTS = {"tailrace": 7117, "pb": 9989, "msgpack": 9989}
 # Little unsent data sits in the kernel, so that an urgent frame does not wait behind it: 128 KiB are 1 ms on a
 # gigabit line.
 NOTSENT_LOWAT_BYTES = 128 * 1024
@@ -26,13 +27,15 @@ UNIX_PATH_BYTES_MAX = 107
 
 Transport: TypeAlias = Literal["tcp", "tls", "unix"]
 _TRANSPORTS: dict[str, Transport] = {"": "tcp", "tls": "tls", "unix": "unix"}
-_OTHER_WIRES = ("pb", "msgpack")
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Endpoint:
-    """Where a wire is spoken: `tailrace://host:port`, `tailrace+tls://host:port` or `tailrace+unix:///path`."""
+    """Where a wire is spoken: `tailrace://host:port`, `tailrace+tls://host:port` or `tailrace+unix:///path`.
+
+    The wires of Buildbot are `pb` and `msgpack`, each also with `+tls`.
+    """
 
     wire: str
     transport: Transport
@@ -46,7 +49,6 @@ class Endpoint:
 
         Raises:
             LocalProtocolError: it is not one, and why.
-            Unsupported: a wire that this version does not speak.
         """
         try:
             parts = urlsplit(url)
@@ -55,10 +57,11 @@ class Endpoint:
             raise LocalProtocolError(f"{url!r} is not an endpoint: {error}") from error
         wire, _, suffix = parts.scheme.partition("+")
         transport = _TRANSPORTS.get(suffix)
-        if transport is None or wire not in (*DIALECTS, *_OTHER_WIRES):
-            raise _bad(url, "it begins with tailrace://, tailrace+tls:// or tailrace+unix:///")
-        if wire not in DIALECTS:
-            raise Unsupported(wire, f"this version cannot speak it ({url})")
+        if transport is None or wire not in DIALECTS:
+            wires = ", ".join(f"{name}://" for name in DIALECTS)
+            raise _bad(url, f"it begins with {wires} (or +tls, as in tailrace+tls://), or with tailrace+unix:///")
+        if transport == "unix" and wire != "tailrace":
+            raise _bad(url, "only tailrace speaks over Unix sockets")
         if parts.query or parts.fragment or "@" in parts.netloc:
             raise _bad(url, "an endpoint has no user, query or fragment")
         if transport == "unix":
@@ -67,14 +70,23 @@ class Endpoint:
             raise _bad(url, "only tailrace+unix:// has a path")
         if not parts.hostname:
             raise _bad(url, "the host is missing; 0.0.0.0 or [::] is every address of this machine")
-        return cls(wire=wire, transport=transport, host=parts.hostname, port=DEFAULT_PORT if port is None else port)
+        return cls(
+            wire=wire, transport=transport, host=parts.hostname, port=DEFAULT_PORTS[wire] if port is None else port
+        )
 
     def __str__(self) -> str:
         suffix = "" if self.transport == "tcp" else f"+{self.transport}"
         if self.transport == "unix":
             return f"{self.wire}{suffix}://{self.path}"
+        return f"{self.wire}{suffix}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """`host:port`, as in a URL; nothing for a Unix socket."""
+        if self.transport == "unix":
+            return ""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.wire}{suffix}://{host}:{self.port}"
+        return f"{host}:{self.port}"
 
     def require_tls(self, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
         """The context to listen with: there is one exactly if the endpoint asks for TLS."""

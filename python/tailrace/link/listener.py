@@ -22,7 +22,7 @@ from tailrace.link.accounts import Accounts
 from tailrace.link.connection import Connection
 from tailrace.link.endpoint import Endpoint, bound, open_listeners, peer_of, tune
 from tailrace.link.foreign import Raised, call_foreign
-from tailrace.link.pump import Pump
+from tailrace.link.pump import Pump, clock
 from tailrace.messages import LoggedIn, LoginAsked, PeerClosed
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Listener:
     async def _welcome(self, stream: trio.abc.Stream, peer: str) -> tuple[Pump, LoginAsked | None]:
         """The worker that has proven who it is, or `None`, which was logged."""
         dialect = DIALECTS[self._endpoint.wire](
-            "master", id=self._master_id, nonce=secrets.token_bytes(32), limits=self._limits
+            "master", id=self._master_id, nonce=secrets.token_bytes(32), limits=self._limits, clock=clock
         )
         pump = Pump(stream, dialect, self._limits)
         self._handshakes += 1
@@ -169,7 +169,7 @@ class Listener:
         """One connection for each name: the same instance wins at once, another one if the old does not answer."""
         name = new.workerName
         while (old := self._attached.get(name)) is not None:
-            if old.instance != new.instance and await old.answers(self._limits.duplicate_timeout_s):
+            if not old.is_same_worker(new) and await old.answers(self._limits.duplicate_timeout_s):
                 text = f"{name!r} is attached from {old.peer}"
                 log.warning("%s: refused (duplicate): %s", new.peer, text)
                 self._failed += 1

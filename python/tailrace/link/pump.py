@@ -11,6 +11,7 @@ The end has one door: `_end`. It says why, once; then everything that waits is t
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Protocol, final
 
 import attrs
@@ -54,6 +55,11 @@ CALLS_MAX = 1000
 PINGS_MAX = 12
 
 
+def clock() -> tuple[int, int]:
+    """Wall and monotonic time in microseconds, for a dialect whose wire has no times."""
+    return time.time_ns() // 1000, time.monotonic_ns() // 1000
+
+
 class Owner(Protocol):
     """Who a pump works for. None of these waits."""
 
@@ -90,6 +96,8 @@ class Pump:
         self._outgoing: dict[int, Outgoing] = {}
         self._incoming: dict[int, Incoming] = {}
         self._something_to_send = trio.Event()
+        self._settled = trio.Event()
+        self._paused = False
         self._reading = trio.CancelScope()
         # The writer outlives a cancellation by as long as the last words take.
         self._writing = trio.CancelScope(shield=True)
@@ -153,8 +161,9 @@ class Pump:
         self.close("protocol", error, str(error)[:1000])
 
     def flush(self) -> None:
-        """Something was said: have it sent."""
+        """Something was said: have it sent. What was taken may let the peer be heard again."""
         self._something_to_send.set()
+        self._settled.set()
 
     # calls
 
@@ -253,12 +262,23 @@ class Pump:
             self._hand_on()
             if self.why is not None:
                 return
+            await self._wait_unpaused()
             try:
                 data = await self._transport.receive_some(RECEIVE_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._end(ConnectionLost(_broken(error)))
                 return
             self._receive(data)
+
+    async def _wait_unpaused(self) -> None:
+        """A peer that is too far ahead is not read, and so it is not missed either."""
+        while self.dialect.receive_paused:
+            self._paused = True
+            self._settled = trio.Event()
+            await self._settled.wait()
+        if self._paused:
+            self._paused = False
+            self._heard = trio.current_time()
 
     def _receive(self, data: bytes | bytearray) -> None:
         self._heard = trio.current_time()
@@ -363,6 +383,8 @@ class Pump:
         patience_s = limits.ping_timeout_s - limits.ping_interval_s
         while self.why is None:
             await trio.sleep_until(self._heard + limits.ping_interval_s)
+            if self._paused:
+                self._heard = trio.current_time()
             heard = self._heard
             if trio.current_time() < heard + limits.ping_interval_s:
                 continue
@@ -375,7 +397,7 @@ class Pump:
             await trio.sleep(patience_s)
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-            if self._heard == heard:
+            if self._heard == heard and not self._paused:
                 silence_s = trio.current_time() - heard
                 self._end(ConnectionLost(f"no sign of life from the far side for {silence_s:.0f} s"))
 

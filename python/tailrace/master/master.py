@@ -192,7 +192,7 @@ class Master:
         older = self.roster.get(new.workerName)
         if older is None:
             return True
-        if older.instance != new.instance and await older.answers(self._limits.duplicate_timeout_s):
+        if not older.is_same_worker(new) and await older.answers(self._limits.duplicate_timeout_s):
             return False
         older.replace(f"{new.workerName!r} has come again from {new.peer}")
         await older.wait_transport_closed()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, assert_never, cast
 
-from tailrace.errors import RemoteProtocolError, Unsupported
+from tailrace.errors import LocalProtocolError, RemoteProtocolError, Unsupported
 from tailrace.messages import (
+    AskShutdown,
     ForgetCommand,
     GetWorkerInfo,
     Held,
@@ -60,6 +61,8 @@ def encode_request(request: Request) -> tuple[str, dict[str, Value]]:  # noqa: C
             return "forgetCommand", {"command": command}
         case Held(commands):
             return "held", {"commands": [_encode_held(held) for held in commands]}
+        case AskShutdown():
+            raise LocalProtocolError("this wire has no way to ask for an end: close with `draining`")
     assert_never(request)
 
 

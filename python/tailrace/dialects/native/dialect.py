@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never, final
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, assert_never, final
 
 import tailrace._core as _core
 from tailrace.dialects.dialect import Traits
@@ -26,6 +26,7 @@ from tailrace.messages import (
 )
 
 if TYPE_CHECKING:
+    from tailrace.dialects.dialect import Clock
     from tailrace.limits import Limits
     from tailrace.messages import Event, Request, Role
 
@@ -36,7 +37,9 @@ Side: TypeAlias = Literal["master", "worker"]
 class NativeDialect:
     """One side of a connection on the native wire. See `Dialect`."""
 
-    traits = Traits(wire="tailrace", offsets=True, signals=True, worker_makes_builders=True)
+    traits: ClassVar[Traits] = Traits(
+        wire="tailrace", offsets=True, signals=True, worker_makes_builders=True, asks_shutdown=False
+    )
 
     def __init__(
         self,
@@ -45,10 +48,14 @@ class NativeDialect:
         id: str,  # noqa: A002 - the session's name for it
         nonce: bytes,
         limits: Limits,
+        clock: Clock | None = None,
+        host: str = "",
         name: str = "",
         secret: bytes = b"",
         software: str = "",
     ) -> None:
+        # Its records bring their times, and its bytes do not say whom they are for.
+        del clock, host
         self._role = role
         self._error: RemoteProtocolError | None = None
         self._session = session = _core.Session(
@@ -83,6 +90,11 @@ class NativeDialect:
         self.settle = session.settle
         self.stop = session.stop
         self.statistics = session.statistics
+
+    @property
+    def receive_paused(self) -> bool:
+        """Never: credit keeps the peer from being too far ahead."""
+        return False
 
     @property
     def eof_to_send(self) -> bool:
