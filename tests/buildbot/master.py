@@ -1,0 +1,40 @@
+"""One real master for workers of all kinds, with a builder of each script for each of them.
+
+Builders are `SCRIPT-WORKER`: `every` has each step that there is, `sleep` waits to be stopped, `quick` is over soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.buildbot.real import RealMaster, Wire, free_port, make_repository
+
+_TEMPLATE = Path(__file__).with_name("master.cfg.template")
+
+
+class FarmMaster(RealMaster):
+    """A real master, which knows these workers (name → wire) by the password `sesame`."""
+
+    def __init__(self, directory: Path, python: str, workers: Mapping[str, Wire]) -> None:
+        self.ports: dict[Wire, int] = {"pb": free_port(), "msgpack": free_port()}
+        self.out = directory / "out"
+        self.source = directory / "source"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.source.write_bytes(bytes(range(256)) * 1000)
+        for name in workers:
+            (self.out / name).mkdir(parents=True)
+        settings = {
+            "ports": self.ports,
+            "python": python,
+            "out": str(self.out),
+            "source": str(self.source),
+            "repository": str(make_repository(directory / "repository")),
+            "workers": [{"name": name, "password": "sesame", "wire": wire} for name, wire in workers.items()],
+        }
+        super().__init__(directory / "master", f"SETTINGS = {settings!r}\n" + _TEMPLATE.read_text())
+
+    def build(self, builders: Sequence[str]) -> None:
+        """Begin a build of each."""
+        for builder in builders:
+            self.order(f"build {builder}")
