@@ -254,7 +254,7 @@ class RealMaster:
 
     def wait_attached(self, worker: str) -> None:
         query = "select 1 from connected_workers c join workers w on w.id = c.workerid where w.name = ?"
-        wait_for(lambda: (self._rows(query, worker) or None), f"worker {worker}", self.process)
+        wait_for(lambda: self._rows(query, worker) or None, f"worker {worker}", self.process)
 
     def wait_detached(self, worker: str) -> None:
         query = "select 1 from connected_workers c join workers w on w.id = c.workerid where w.name = ?"

@@ -10,15 +10,18 @@ from pathlib import Path  # noqa: TC003  (cyclopts reads the annotations)
 from tailrace.link.endpoint import Endpoint
 from tailrace.master import config
 
+from .buildbot_line import buildbot_line
 from .failure import Failure
 from .settings import Settings, Told
 from .show import print_json
 
 
-def create(directory: Path, /, *, listen: Sequence[str] = ()) -> int:
+def create(directory: Path, /, *, listen: Sequence[str] = (), told: Told) -> int:
     """Make a directory for a master: its configuration, and where it will keep runs.
 
     As in: `tailrace master create m --listen tailrace://0.0.0.0:7117`
+
+    Workers of Buildbot's attach to `pb://0.0.0.0:9989`, or to `msgpack://…`; what to type on their machines is printed.
 
     Parameters
     ----------
@@ -27,9 +30,16 @@ def create(directory: Path, /, *, listen: Sequence[str] = ()) -> int:
     listen
         Where workers attach; default tailrace://127.0.0.1:7117. May be given several times; port 0 is any free one.
     """
-    for url in listen:
-        Endpoint.parse(url)
+    endpoints = [Endpoint.parse(url) for url in listen]
     config.create_master(directory, listen or [config.DEFAULT_ENDPOINT])
+    lines = {str(endpoint): line for endpoint in endpoints if (line := buildbot_line(endpoint)) is not None}
+    if told.json:
+        for url, line in lines.items():
+            print_json({"endpoint": url, "buildbot_worker": line})
+    elif lines:
+        print(f"After `tailrace master add-worker {directory} NAME`, which prints SECRET, on the worker's machine:")
+        for line in lines.values():
+            print(f"  {line}")
     return 0
 
 

@@ -40,8 +40,8 @@ class Traits:
     """A command that ended by a signal says by which."""
 
     worker_makes_builders: bool
-    """`SetBuilderList` makes directories at the worker. If not, the master does it with commands, whose builder is `""`,
-    and `SetBuilderList` only tells the dialect."""
+    """`SetBuilderList` makes directories at the worker. If not, the master does it with commands, whose builder is
+    `""`, and `SetBuilderList` only tells the dialect."""
 
     asks_shutdown: bool
     """A worker can ask its master for an end (`AskShutdown`)."""

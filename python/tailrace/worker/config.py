@@ -9,6 +9,7 @@ Example::
     # numcpus = 4                      # what the master is told; default: the CPUs this process may use
     # report_environ = "filtered"      # "all", "none"; filtered leaves out names that look like secrets
     # delete_leftover_dirs = true      # remove directories that belong to no builder any more
+    # keep_lost_commands = true        # when the master is lost, its commands run on, and nobody hears of them
 
     [tls]                              # for tailrace+tls:// masters; all may be left out
     # ca_file = "ca.pem"
@@ -49,11 +50,13 @@ class Manners:
         numcpus: What the master is told; None: as many as this process may use.
         report_environ: What of the environment the master is told.
         delete_leftover_dirs: Whether directories that belong to no builder are removed.
+        keep_lost_commands: Whether commands whose master is lost run on. Otherwise they are interrupted.
     """
 
     numcpus: int | None = None
     report_environ: ReportEnviron = "filtered"
     delete_leftover_dirs: bool = False
+    keep_lost_commands: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +72,9 @@ class WorkerConfig:
     tls: ssl.SSLContext | None = None
 
 
-def create_worker(directory: Path, *, masters: Sequence[str], name: str, secret: str) -> None:
+def create_worker(
+    directory: Path, *, masters: Sequence[str], name: str, secret: str, delete_leftover_dirs: bool = False
+) -> None:
     """Writes a worker's directory: `tailrace.toml`, `secret` (mode 0600), `info/` for notes.
 
     Raises:
@@ -78,6 +83,8 @@ def create_worker(directory: Path, *, masters: Sequence[str], name: str, secret:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "info").mkdir(exist_ok=True)
     text = f'[worker]\nmasters = {json.dumps(list(masters))}\nname = {json.dumps(name)}\nsecret_file = "secret"\n'
+    if delete_leftover_dirs:
+        text += "delete_leftover_dirs = true\n"
     with (directory / FILE).open("x", encoding="utf-8") as file:
         file.write(text)
     descriptor = os.open(directory / "secret", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -108,6 +115,7 @@ def read_config(directory: Path) -> WorkerConfig:
             numcpus=worker.optional_count("numcpus"),
             report_environ=worker.word("report_environ"),
             delete_leftover_dirs=worker.flag("delete_leftover_dirs"),
+            keep_lost_commands=worker.flag("keep_lost_commands"),
         ),
         limits=_limits(path, top.table("limits")),
         tls=_tls(directory, tls),

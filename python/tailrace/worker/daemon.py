@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, final
 
@@ -235,13 +236,25 @@ class _Attacher:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            await self._worker.stopped.wait()
+            self._worker.ask_shutdown = partial(self._ask_shutdown, connection)
+            try:
+                await self._worker.stopped.wait()
+            finally:
+                self._worker.ask_shutdown = None
             await self._worker.interrupt_all("the worker stops")
             with trio.move_on_after(REPLY_S):
                 await connection.wait_closed()
             connection.loseConnection("shutdown")
             nursery.cancel_scope.cancel()
         return why
+
+    async def _ask_shutdown(self, connection: WorkerConnection) -> None:
+        """Until the master, asked for it, has ended us, or is lost. At once if it cannot be asked."""
+        try:
+            if await connection.askShutdown():
+                await connection.wait_closed()
+        except TailraceError as error:
+            logger.info("the master was not asked for a shutdown: %s", error)
 
     async def _pause(self, endpoint: str, error: TailraceError | OSError, *, last: bool) -> None:
         """Before the next attempt. No pause while there are others to try; longer from round to round."""

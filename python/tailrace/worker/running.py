@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 import trio
 
-from tailrace.errors import TailraceError
+from tailrace.errors import ConnectionLost, TailraceError
 
 from .commands.child import error_rc, error_text
 from .commands.command import Outcome, Output, conclude
@@ -58,11 +58,21 @@ class Job(Protocol):
 class Running:
     """A command, from its start until its completion is durable at the master, or nobody is there to know it."""
 
-    def __init__(self, job: Job, title: str, send: Callable[[Sent], Awaitable[None]], *, term_s: float = 0) -> None:
+    def __init__(
+        self,
+        job: Job,
+        title: str,
+        send: Callable[[Sent], Awaitable[None]],
+        *,
+        term_s: float = 0,
+        keep_lost: bool = False,
+    ) -> None:
+        """`keep_lost`: it runs on when its master is lost."""
         self.title = title
         self._stop_s = STOP_S + term_s
         self._job = job
         self._send = send
+        self._keep_lost = keep_lost
         self._stopping = trio.Event()
 
     async def run(self) -> None:
@@ -88,7 +98,10 @@ class Running:
             await self._send(self._job.sent)
         except TailraceError as error:
             # Nobody listens any more: stop the work, and let it write its end into the void.
-            await self.interrupt(str(error))
+            if self._keep_lost and isinstance(error, ConnectionLost):
+                logger.info("%s: runs on without its master: %s", self.title, error)
+            else:
+                await self.interrupt(str(error))
             await _discard(self._job.sent)
 
     async def _give_up(self, scope: trio.CancelScope) -> None:

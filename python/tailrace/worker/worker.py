@@ -23,7 +23,7 @@ from .running import PlainJob, Running, SupervisedJob
 from .supervisor import open_supervisors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from tailrace._core import Value
@@ -76,6 +76,8 @@ class Worker:
         self._idle = trio.Event()
         self._idle.set()
         self._attachments = 0
+        self.ask_shutdown: Callable[[], Awaitable[None]] | None = None
+        """While a master is there that can give notice: ask it for an end, and wait until it has come."""
 
     def attachment(self) -> Attachment:
         """What a new connection calls."""
@@ -90,11 +92,15 @@ class Worker:
     async def drain(self, timeout_s: float | None = None) -> None:
         """Takes no command any more, waits until none runs, and sets `stopped`. After `timeout_s` it interrupts them.
 
-        Cancelled, the worker still takes no command.
+        A master that can be asked for it ends its build first, for which it may need more commands. Cancelled, the
+        worker still takes no command.
         """
-        self.draining = True
         with trio.move_on_after(float("inf") if timeout_s is None else timeout_s):
+            if self.ask_shutdown is not None:
+                await self.ask_shutdown()
+            self.draining = True
             await self._idle.wait()
+        self.draining = True
         await self.interrupt_all("the worker stops")
         self.stopped.set()
 
@@ -144,7 +150,9 @@ class Attachment:
         self._commands: dict[str, Running] = {}
 
     async def lost(self, why: str) -> None:
-        """The connection is over: its commands are interrupted. Nobody will be told how they end."""
+        """The connection is over: its commands are interrupted, or run on. Nobody will be told how they end."""
+        if self._worker.manners.keep_lost_commands:
+            return
         with trio.move_on_after(STOP_S, shield=True):
             for running in list(self._commands.values()):
                 await running.interrupt(why)
@@ -191,7 +199,8 @@ class Attachment:
         )
         term_s = context.arguments.seconds("sigtermTime") or 0
         job = await self._job(context)
-        running = Running(job, f"{name} {command}", proxy.send, term_s=term_s)
+        keep_lost = self._worker.manners.keep_lost_commands
+        running = Running(job, f"{name} {command}", proxy.send, term_s=term_s, keep_lost=keep_lost)
         self._commands[command] = running
         self._worker.start(running, partial(self._forget, command, running))
 
@@ -224,6 +233,9 @@ class Attachment:
             del self._commands[command]
 
     def _builder_dir(self, builder: str) -> Path:
+        if not builder:
+            # Of a master that makes the builders' directories, and gives paths that are absolute.
+            return self._worker.basedir
         if builder not in self._builders:
             raise RemoteError("UnknownBuilder", f"there is no builder {builder!r} on this worker")
         return self._worker.basedir / self._builders[builder]
