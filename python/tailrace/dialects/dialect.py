@@ -43,6 +43,9 @@ class Traits:
     """`SetBuilderList` makes directories at the worker. If not, the master does it with commands, whose builder is
     `""`, and `SetBuilderList` only tells the dialect."""
 
+    one_command_per_builder: bool = False
+    """A builder that is given a second command kills its first."""
+
     asks_shutdown: bool
     """A worker can ask its master for an end (`AskShutdown`)."""
 

@@ -15,6 +15,7 @@ from tailrace.errors import (
     ConnectionLost,
     LimitExceeded,
     LocalProtocolError,
+    RemoteError,
     RemoteProtocolError,
     TailraceError,
 )
@@ -22,6 +23,7 @@ from tailrace.link.builders import make_builders
 from tailrace.link.command import Command, Objects
 from tailrace.link.foreign import call_back
 from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
+from tailrace.link.lanes import Lanes
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy, RemoteProxy
 from tailrace.link.text import Transcript
 from tailrace.messages import (
@@ -75,6 +77,8 @@ class Connection:
         self._peer = peer
         self._info: dict[str, Value] = {}
         self._builders: dict[str, Builder] = {}
+        self._lanes = Lanes()
+        self._setting = trio.Lock()
         self._commands: dict[str, Command] = {}
         self._subscriptions: list[Subscription] = []
         self._nursery: trio.Nursery | None = None
@@ -139,13 +143,9 @@ class Connection:
 
     async def remoteSetBuilderList(self, builders: Sequence[tuple[str, str]]) -> Mapping[str, Builder]:
         """Have these builders, each (name, directory), and no others. Their handles, by name."""
-        wanted = tuple((str(name), str(directory)) for name, directory in builders)
-        if not self._pump.dialect.traits.worker_makes_builders:
-            await make_builders(self, wanted)
-        names = await self._pump.call(SetBuilderList(wanted))
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise self._breach("setBuilderList did not return names")
-        self._builders = {str(name): Builder(str(name)) for name in names}
+        wanted = [(str(name), str(directory)) for name, directory in builders]
+        async with self._setting:
+            await self._set_builders(wanted)
         return dict(self._builders)
 
     async def remoteStartCommand(
@@ -165,10 +165,12 @@ class Connection:
             CommandIdInUse: another command has this id.
             LocalProtocolError: the builder was not set, or an argument cannot be sent.
         """
+        self._pump.check()
         builder = str(builderName)
         if builder not in self._builders:
-            self._pump.check()
             raise LocalProtocolError(f"builder {builder!r} was not set: call remoteSetBuilderList first")
+        if self._pump.dialect.traits.one_command_per_builder:
+            builder = await self._lane(builder)
         await self._start(remoteCommand, builder, commandId, commandName, args)
 
     async def start_unbuilt(
@@ -215,8 +217,9 @@ class Connection:
 
     async def remoteInterruptCommand(self, builderName: str | Builder, commandId: str, why: str) -> None:
         """Stop a command, and write `why` to the worker's log. An unknown or finished one is no error."""
-        if commandId in self._commands:
-            await self._pump.call(InterruptCommand(str(builderName), commandId, why))
+        command = self._commands.get(commandId)
+        if command is not None:
+            await self._pump.call(InterruptCommand(command.builder, commandId, why))
         else:
             await trio.lowlevel.checkpoint()
             self._pump.check()
@@ -385,6 +388,32 @@ class Connection:
             await self._pump.call(ForgetCommand(command))
         except TailraceError as error:
             log.info("%s does not forget command %s: %s", self.workerName, command, error)
+
+    async def _set_builders(self, wanted: Sequence[tuple[str, str]]) -> None:
+        planned = tuple(self._lanes.plan(wanted))
+        if not self._pump.dialect.traits.worker_makes_builders:
+            await make_builders(self, planned)
+        names = await self._pump.call(SetBuilderList(planned))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._breach("setBuilderList did not return names")
+        self._lanes.set(wanted, names)
+        self._builders = {name: Builder(name) for name, _directory in self._lanes.builders}
+
+    async def _lane(self, builder: str) -> str:
+        """Where this builder's next command may go. It is idle until the caller's next checkpoint."""
+        if (lane := self._idle_lane(builder)) is not None:
+            return lane
+        async with self._setting:
+            if (lane := self._idle_lane(builder)) is None:
+                self._lanes.open(builder)
+                await self._set_builders(self._lanes.builders)
+                lane = self._idle_lane(builder)
+        if lane is None:
+            raise RemoteError("UnknownBuilder", f"{self.workerName} makes no room for another command of {builder!r}")
+        return lane
+
+    def _idle_lane(self, builder: str) -> str | None:
+        return self._lanes.idle(builder, {command.builder for command in self._commands.values()})
 
     def _drain(self) -> None:
         if not self.draining:

@@ -32,6 +32,10 @@ _CLOSING_S: Final = 5.0
 """How long runs may take to be written down when the master stops. Each needs a sync or two of a busy disk."""
 
 
+_BUILDERS_MAX: Final = 500
+"""A worker on Perspective Broker can have a thousand (1,024 references); those that come later need room too."""
+
+
 @asynccontextmanager
 async def open_master(
     state_dir: str | os.PathLike[str] | None = None,
@@ -179,13 +183,22 @@ class Master:
         try:
             if not await self._make_place(conn):
                 return False
-            await conn.remoteSetBuilderList([(BASE_BUILDER, ".")])
+            builders = {BASE_BUILDER: "."}
+            if conn.info.get("delete_leftover_dirs"):
+                # All at once: it takes the directory of a builder that is missing for a leftover.
+                builders |= {name: name for name in await self._known_builders(workerName)}
+            await conn.remoteSetBuilderList(list(builders.items()))
         except (ConnectionLost, ConnectionClosed, RemoteError) as error:
             logger.warning("worker %s: %s", workerName, error)
             return False
         await self.store.note_worker(workerName, conn.instance, _for_the_record(conn.info))
-        self.roster.attach(conn)
+        self.roster.attach(conn, builders)
         return True
+
+    async def _known_builders(self, worker: str) -> list[str]:
+        seen = [seen for seen in await self.store.builders() if seen.worker == worker]
+        seen.sort(key=lambda builder: builder.last_seen)
+        return [builder.name for builder in seen[-_BUILDERS_MAX:]]
 
     async def _make_place(self, new: Connection) -> bool:
         """One connection for each name also among our endpoints; each Listener sees only its own."""

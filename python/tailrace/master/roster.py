@@ -23,8 +23,8 @@ class Attachment:
 
     connection: Connection
     since: float
+    builders: dict[str, str]
     running: int = 0
-    builders: dict[str, str] = attrs.field(factory=lambda: {BASE_BUILDER: "."})
     setting: trio.Lock = attrs.field(factory=trio.Lock)
 
 
@@ -61,17 +61,23 @@ class Roster(Mapping[str, Connection]):
     def least_busy(self) -> str:
         """The attached worker with the fewest running commands; of several, the one that attached first.
 
+        One that wants to end is taken only if there is no other.
+
         Raises:
             LocalProtocolError: none is attached.
         """
-        names = sorted(self._attached, key=lambda name: (self._attached[name].running, self._attached[name].since))
-        if not names:
-            raise LocalProtocolError("no worker is attached")
-        return names[0]
 
-    def attach(self, connection: Connection) -> None:
-        """Take `connection` as its worker's, until it is lost."""
-        self._attached[connection.workerName] = Attachment(connection, since=time.time())
+        def order(name: str) -> tuple[bool, int, float]:
+            attachment = self._attached[name]
+            return attachment.connection.draining, attachment.running, attachment.since
+
+        if not self._attached:
+            raise LocalProtocolError("no worker is attached")
+        return min(self._attached, key=order)
+
+    def attach(self, connection: Connection, builders: dict[str, str]) -> None:
+        """Take `connection`, which has these builders, as its worker's, until it is lost."""
+        self._attached[connection.workerName] = Attachment(connection, time.time(), builders)
         self._changed.set()
         self._changed = trio.Event()
         connection.notifyOnDisconnect(lambda: self._detach(connection))

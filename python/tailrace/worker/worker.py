@@ -123,8 +123,12 @@ class Worker:
         self._nursery.start_soon(self._run, running, ended)
 
     def tidy(self, keep: set[str]) -> None:
-        """Removes directories that belong to no builder, in the background."""
-        self._nursery.start_soon(remove_leftovers, self.basedir, keep)
+        """Removes directories that belong to no builder, in the background.
+
+        A builder in the worker's own directory claims all that is in it.
+        """
+        if "." not in keep:
+            self._nursery.start_soon(remove_leftovers, self.basedir, keep)
 
     async def _run(self, running: Running, ended: Callable[[], object]) -> None:
         try:
