@@ -1,5 +1,6 @@
 //! `tailrace._core`: what crosses between Python and Rust. Conversion only; decisions live on either side of it.
 
+mod banana;
 mod buffer;
 mod error;
 mod event;
@@ -18,6 +19,8 @@ mod _core {
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+    #[pymodule_export]
+    use super::banana::{BananaDecoder, banana_encode};
     #[pymodule_export]
     use super::event::{
         CallFailed, Called, LoggedIn, LoginAsked, PeerClosed, Ponged, Refused, Replied, StreamOpened, StreamProgress,

@@ -26,3 +26,5 @@ pub mod batch;
 pub mod journal;
 pub mod chunk;
 pub mod tar;
+// The other wires: what Buildbot's Perspective Broker is made of.
+pub mod banana;

@@ -1,0 +1,136 @@
+//! Banana as Python's own objects: nested lists of bytes, int and float.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyTuple};
+use tailrace_core::banana::{DEPTH_MAX, Decoder, Element, Encoder};
+use tailrace_core::error::UsageError;
+
+use crate::buffer::Input;
+use crate::error::{RemoteProtocolError, local};
+
+/// Bytes in, top-level expressions out.
+#[pyclass(module = "tailrace._core")]
+pub struct BananaDecoder(Decoder);
+
+#[pymethods]
+impl BananaDecoder {
+    #[new]
+    fn new() -> Self {
+        Self(Decoder::new())
+    }
+
+    fn use_vocabulary(&mut self) {
+        self.0.use_vocabulary();
+    }
+
+    #[pyo3(signature = (data, /))]
+    fn receive_data(&mut self, data: Input) {
+        self.0.receive_data(data.bytes());
+    }
+
+    fn next_expression<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let element = self.0.next_expression().map_err(|error| RemoteProtocolError::new_err(error.to_string()))?;
+        element.map(|element| to_python(py, &element)).transpose()
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.buffered()
+    }
+}
+
+/// One expression as it crosses the wire.
+#[pyfunction]
+#[pyo3(signature = (value, vocabulary = true, /))]
+pub(crate) fn banana_encode<'py>(value: &Bound<'py, PyAny>, vocabulary: bool) -> PyResult<Bound<'py, PyBytes>> {
+    let mut encoder = Encoder::new(vocabulary);
+    encode(value, &mut encoder, 0)?;
+    Ok(PyBytes::new(value.py(), &encoder.finish()))
+}
+
+fn to_python<'py>(py: Python<'py>, element: &Element) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match element {
+        Element::Int(number) => number.into_pyobject(py)?.into_any(),
+        Element::Long { negative, digits } => long(py, *negative, digits)?,
+        Element::Float(number) => PyFloat::new(py, *number).into_any(),
+        Element::Bytes(bytes) => PyBytes::new(py, bytes).into_any(),
+        Element::List(items) => {
+            let items = items.iter().map(|item| to_python(py, item)).collect::<PyResult<Vec<_>>>()?;
+            PyList::new(py, items)?.into_any()
+        }
+    })
+}
+
+/// Digits in base 128 as a Python integer, by way of bytes.
+fn long<'py>(py: Python<'py>, negative: bool, digits: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let mut bytes = vec![0_u8; digits.len() * 7 / 8 + 1];
+    for (index, digit) in digits.iter().enumerate() {
+        let (byte, shift) = (index * 7 / 8, index * 7 % 8);
+        let wide = u16::from(*digit) << shift;
+        bytes[byte] |= wide as u8;
+        if let Some(next) = bytes.get_mut(byte + 1) {
+            *next |= (wide >> 8) as u8;
+        }
+    }
+    let number = py.get_type::<PyInt>().call_method1("from_bytes", (PyBytes::new(py, &bytes), "little"))?;
+    if negative { number.neg() } else { Ok(number) }
+}
+
+fn encode(object: &Bound<'_, PyAny>, encoder: &mut Encoder, depth: usize) -> PyResult<()> {
+    if let Ok(bytes) = object.cast::<PyBytes>() {
+        return encoder.bytes(bytes.as_bytes()).map_err(local);
+    }
+    if let Ok(list) = object.cast::<PyList>() {
+        descend(depth)?;
+        encoder.list(list.len()).map_err(local)?;
+        return list.iter().try_for_each(|item| encode(&item, encoder, depth + 1));
+    }
+    if let Ok(tuple) = object.cast::<PyTuple>() {
+        descend(depth)?;
+        encoder.list(tuple.len()).map_err(local)?;
+        return tuple.iter().try_for_each(|item| encode(&item, encoder, depth + 1));
+    }
+    if object.is_instance_of::<PyBool>() {
+        return Err(refused("banana has no bool"));
+    }
+    if let Ok(number) = object.cast::<PyInt>() {
+        return encode_int(number.as_any(), encoder);
+    }
+    if let Ok(number) = object.cast::<PyFloat>() {
+        encoder.float(number.value());
+        return Ok(());
+    }
+    if let Ok(bytes) = object.extract::<Input>() {
+        return encoder.bytes(bytes.bytes()).map_err(local);
+    }
+    Err(refused(&format!("banana has no {}", object.get_type().name()?)))
+}
+
+fn encode_int(number: &Bound<'_, PyAny>, encoder: &mut Encoder) -> PyResult<()> {
+    if let Ok(small) = number.extract::<i64>() {
+        encoder.int(small);
+        return Ok(());
+    }
+    let negative = number.lt(0)?;
+    let magnitude = number.abs()?;
+    // One bit more than the wire takes is enough to be refused by it.
+    let bits = magnitude.call_method0("bit_length")?.extract::<usize>()?;
+    if bits > 7 * tailrace_core::banana::DIGITS_MAX {
+        return Err(refused("an integer is too large to send"));
+    }
+    let bytes = magnitude.call_method1("to_bytes", (bits / 8 + 1, "little"))?;
+    let bytes = bytes.cast::<PyBytes>()?.as_bytes();
+    let digits = (0..bits.div_ceil(7)).map(|index| {
+        let (byte, shift) = (index * 7 / 8, index * 7 % 8);
+        let wide = u16::from(bytes[byte]) | u16::from(bytes.get(byte + 1).copied().unwrap_or_default()) << 8;
+        (wide >> shift) as u8 & 0x7f
+    });
+    encoder.long(negative, &digits.collect::<Vec<_>>()).map_err(local)
+}
+
+fn descend(depth: usize) -> PyResult<()> {
+    if depth >= DEPTH_MAX { Err(refused(&format!("lists nest deeper than {DEPTH_MAX}"))) } else { Ok(()) }
+}
+
+fn refused(what: &str) -> PyErr {
+    local(UsageError(what.to_owned()))
+}

@@ -1,0 +1,382 @@
+//! Banana: the byte form of Perspective Broker's s-expressions, which Buildbot's PB is made of.
+//!
+//! An element is a prefix (a number in base 128, its lowest digit first), a type byte, and for two types a body. The
+//! decoder keeps what has arrived and what it made of it; no length that was only announced reserves anything. What one
+//! expression may hold is bounded in bytes, elements and depth, though the wire has no such bounds.
+
+use bytes::{Buf, Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::error::UsageError;
+
+/// The longest string, and the longest list.
+pub const LENGTH_MAX: usize = 640 * 1024;
+/// The most digits of a prefix, and so of an integer.
+pub const DIGITS_MAX: usize = 64;
+/// How deep lists nest.
+pub const DEPTH_MAX: usize = 100;
+/// Bytes of one top-level expression: a file block with its frame is 640 KiB; the rest is for long lists.
+pub const EXPRESSION_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Elements of one top-level expression: each costs its sender a byte, and its receiver some sixty.
+pub const EXPRESSION_ELEMENTS_MAX: usize = 1 << 20;
+
+const LIST: u8 = 0x80;
+const INT: u8 = 0x81;
+const STRING: u8 = 0x82;
+const NEG: u8 = 0x83;
+const FLOAT: u8 = 0x84;
+const LONGINT: u8 = 0x85;
+const LONGNEG: u8 = 0x86;
+const VOCAB: u8 = 0x87;
+
+/// Dialect `pb`: these strings travel as their number, from 1, wherever they stand.
+const VOCABULARY: [&str; 31] = [
+    "None",
+    "class",
+    "dereference",
+    "reference",
+    "dictionary",
+    "function",
+    "instance",
+    "list",
+    "module",
+    "persistent",
+    "tuple",
+    "unpersistable",
+    "copy",
+    "cache",
+    "cached",
+    "remote",
+    "local",
+    "lcache",
+    "version",
+    "login",
+    "password",
+    "challenge",
+    "logged_in",
+    "not_logged_in",
+    "cachemessage",
+    "message",
+    "answer",
+    "error",
+    "decref",
+    "decache",
+    "uncache",
+];
+
+/// Bytes that are no banana. The connection that they came from is over.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("banana: {0}")]
+pub struct BananaError(pub String);
+
+/// One element.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Element {
+    /// An integer that fits.
+    Int(i64),
+    /// Any other integer.
+    Long {
+        /// It is below zero.
+        negative: bool,
+        /// Its magnitude in base 128, the lowest digit first.
+        digits: Bytes,
+    },
+    /// A float.
+    Float(f64),
+    /// A byte string, a word of the vocabulary too.
+    Bytes(Bytes),
+    /// A list.
+    List(Vec<Self>),
+}
+
+/// Bytes in, top-level expressions out.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: BytesMut,
+    open: Vec<Open>,
+    vocabulary: bool,
+    bytes: usize,
+    elements: usize,
+    error: Option<BananaError>,
+}
+
+/// A list that is not complete.
+#[derive(Debug)]
+struct Open {
+    items: Vec<Element>,
+    missing: usize,
+}
+
+/// What stands at the front of the buffer.
+enum Token {
+    Element(Element),
+    List(usize),
+}
+
+impl Decoder {
+    /// A decoder before the choice of a dialect: without a vocabulary.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From the next expression on, words of the vocabulary may come.
+    pub fn use_vocabulary(&mut self) {
+        self.vocabulary = true;
+    }
+
+    /// Bytes that arrived. They are decoded when they are asked for.
+    pub fn receive_data(&mut self, data: &[u8]) {
+        if self.error.is_none() {
+            self.buffer.extend_from_slice(data);
+        }
+    }
+
+    /// Bytes that arrived and were not decoded yet.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The next expression, once all of it is there. An error is for ever.
+    pub fn next_expression(&mut self) -> Result<Option<Element>, BananaError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        self.decode().inspect_err(|error| {
+            self.error = Some(error.clone());
+            self.buffer = BytesMut::new();
+            self.open = Vec::new();
+        })
+    }
+
+    fn decode(&mut self) -> Result<Option<Element>, BananaError> {
+        while let Some(token) = self.token()? {
+            self.elements += 1;
+            if self.elements > EXPRESSION_ELEMENTS_MAX {
+                return Err(BananaError(format!("more than {EXPRESSION_ELEMENTS_MAX} elements in one expression")));
+            }
+            let complete = match token {
+                Token::Element(element) => self.close(element),
+                Token::List(0) => self.close(Element::List(Vec::new())),
+                Token::List(_) if self.open.len() >= DEPTH_MAX => {
+                    return Err(BananaError(format!("lists nest deeper than {DEPTH_MAX}")));
+                }
+                Token::List(missing) => {
+                    self.open.push(Open { items: Vec::new(), missing });
+                    None
+                }
+            };
+            if complete.is_some() {
+                self.bytes = 0;
+                self.elements = 0;
+                return Ok(complete);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts an element where it belongs; the whole expression if that completes it.
+    fn close(&mut self, mut element: Element) -> Option<Element> {
+        while let Some(mut list) = self.open.pop() {
+            list.items.push(element);
+            list.missing -= 1;
+            if list.missing > 0 {
+                self.open.push(list);
+                return None;
+            }
+            element = Element::List(list.items);
+        }
+        Some(element)
+    }
+
+    fn token(&mut self) -> Result<Option<Token>, BananaError> {
+        let Some(digits) = self.buffer.iter().take(DIGITS_MAX + 1).position(|byte| *byte >= LIST) else {
+            if self.buffer.len() > DIGITS_MAX {
+                return Err(BananaError(format!("a prefix of more than {DIGITS_MAX} bytes")));
+            }
+            return Ok(None);
+        };
+        let kind = self.buffer.get(digits).copied().unwrap_or_default();
+        let body = match kind {
+            STRING => self.length(digits, "string")?,
+            FLOAT => size_of::<f64>(),
+            _ => 0,
+        };
+        let size = digits + 1 + body;
+        if self.bytes + size > EXPRESSION_BYTES_MAX {
+            return Err(BananaError(format!("an expression of more than {EXPRESSION_BYTES_MAX} bytes")));
+        }
+        if self.buffer.len() < size {
+            return Ok(None);
+        }
+        let token = match kind {
+            LIST => Token::List(self.length(digits, "list")?),
+            VOCAB => Token::Element(self.word(digits)?),
+            STRING | FLOAT | INT | NEG | LONGINT | LONGNEG => Token::Element(self.element(kind, digits, body)),
+            _ => return Err(BananaError(format!("0x{kind:02x} is no type byte"))),
+        };
+        // A list or a word has left the buffer as it was.
+        if matches!(kind, LIST | VOCAB) {
+            self.buffer.advance(size);
+        }
+        self.bytes += size;
+        Ok(Some(token))
+    }
+
+    fn element(&mut self, kind: u8, digits: usize, body: usize) -> Element {
+        let prefix = self.buffer.split_to(digits);
+        self.buffer.advance(1);
+        match kind {
+            STRING => Element::Bytes(self.buffer.split_to(body).freeze()),
+            FLOAT => Element::Float(self.buffer.get_f64()),
+            _ => integer(matches!(kind, NEG | LONGNEG), &prefix),
+        }
+    }
+
+    fn word(&self, digits: usize) -> Result<Element, BananaError> {
+        if !self.vocabulary {
+            return Err(BananaError("a word of the vocabulary before dialect `pb` was chosen".to_owned()));
+        }
+        let number = self.prefix(digits);
+        let word = number.and_then(|number| VOCABULARY.get(number.checked_sub(1)?));
+        match word {
+            Some(word) => Ok(Element::Bytes(Bytes::from_static(word.as_bytes()))),
+            None => Err(BananaError("a word that is not in the vocabulary".to_owned())),
+        }
+    }
+
+    fn length(&self, digits: usize, what: &str) -> Result<usize, BananaError> {
+        match self.prefix(digits) {
+            Some(length) if length <= LENGTH_MAX => Ok(length),
+            _ => Err(BananaError(format!("a {what} longer than {LENGTH_MAX}"))),
+        }
+    }
+
+    /// The number before the type byte, if it fits.
+    fn prefix(&self, digits: usize) -> Option<usize> {
+        usize::try_from(small(self.buffer.get(..digits)?)?).ok()
+    }
+}
+
+/// The number of these digits, if it fits.
+fn small(digits: &[u8]) -> Option<i64> {
+    digits.iter().rev().try_fold(0_i64, |number, digit| number.checked_mul(128)?.checked_add(i64::from(*digit)))
+}
+
+fn integer(negative: bool, digits: &[u8]) -> Element {
+    match small(digits) {
+        Some(number) => Element::Int(if negative { -number } else { number }),
+        None => Element::Long { negative, digits: Bytes::copy_from_slice(digits) },
+    }
+}
+
+/// Writes elements. On an error nothing was written.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    out: Vec<u8>,
+    vocabulary: bool,
+}
+
+impl Encoder {
+    /// An encoder into an empty buffer; with or without the vocabulary of dialect `pb`.
+    pub fn new(vocabulary: bool) -> Self {
+        Self { out: Vec::new(), vocabulary }
+    }
+
+    /// What was written.
+    pub fn finish(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// A list begins: the next `length` elements are in it.
+    pub fn list(&mut self, length: usize) -> Result<(), UsageError> {
+        check_length(length, "list")?;
+        self.head(length as u64, LIST);
+        Ok(())
+    }
+
+    /// A byte string, or the word that it is.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), UsageError> {
+        check_length(bytes.len(), "string")?;
+        let word = if self.vocabulary { word_of(bytes) } else { None };
+        if let Some(number) = word {
+            self.head(number as u64, VOCAB);
+        } else {
+            self.head(bytes.len() as u64, STRING);
+            self.out.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// An integer that fits.
+    pub fn int(&mut self, number: i64) {
+        let kind = match number {
+            0x8000_0000.. => LONGINT,
+            0.. => INT,
+            -0x8000_0000.. => NEG,
+            _ => LONGNEG,
+        };
+        self.head(number.unsigned_abs(), kind);
+    }
+
+    /// Any integer: its magnitude in base 128, the lowest digit first.
+    pub fn long(&mut self, negative: bool, digits: &[u8]) -> Result<(), UsageError> {
+        let length = digits.iter().rposition(|digit| *digit != 0).map_or(1, |last| last + 1);
+        if length > DIGITS_MAX || digits.iter().any(|digit| *digit >= LIST) {
+            return Err(UsageError(format!("an integer of more than {DIGITS_MAX} digits in base 128")));
+        }
+        if let Some(number) = small(digits) {
+            self.int(if negative { -number } else { number });
+        } else {
+            self.out.extend(digits.iter().take(length));
+            self.out.push(if negative { LONGNEG } else { LONGINT });
+        }
+        Ok(())
+    }
+
+    /// A float.
+    pub fn float(&mut self, number: f64) {
+        self.out.push(FLOAT);
+        self.out.extend_from_slice(&number.to_be_bytes());
+    }
+
+    /// An element with all that is in it.
+    pub fn element(&mut self, element: &Element) -> Result<(), UsageError> {
+        match element {
+            Element::Int(number) => self.int(*number),
+            Element::Long { negative, digits } => self.long(*negative, digits)?,
+            Element::Float(number) => self.float(*number),
+            Element::Bytes(bytes) => self.bytes(bytes)?,
+            Element::List(items) => {
+                self.list(items.len())?;
+                items.iter().try_for_each(|item| self.element(item))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, mut number: u64, kind: u8) {
+        loop {
+            self.out.push((number & 0x7f) as u8);
+            number >>= 7;
+            if number == 0 {
+                break;
+            }
+        }
+        self.out.push(kind);
+    }
+}
+
+fn check_length(length: usize, what: &str) -> Result<(), UsageError> {
+    if length > LENGTH_MAX {
+        return Err(UsageError(format!("a {what} of {length} is too long to send: at most {LENGTH_MAX}")));
+    }
+    Ok(())
+}
+
+fn word_of(bytes: &[u8]) -> Option<usize> {
+    // The longest word has 13 letters; file data is no word, and is not compared.
+    if !(4..=13).contains(&bytes.len()) {
+        return None;
+    }
+    VOCABULARY.iter().position(|word| word.as_bytes() == bytes).map(|index| index + 1)
+}
