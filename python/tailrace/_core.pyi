@@ -375,6 +375,27 @@ class TarEncoder:
     def take(self) -> bytes: ...  # what was made since
     def __len__(self) -> int: ...  # of what `take` would give
 
+# ---------------------------------------------------------------- banana (Perspective Broker's bytes)
+
+Sexp: TypeAlias = bytes | int | float | Sequence[Sexp]
+
+@final
+class BananaDecoder:
+    """Bytes in, top-level expressions out: nested lists of bytes, int and float.
+
+    A string or a list is at most 655,360 long; an expression at most 32 MiB and 1,048,576 elements, 100 lists deep.
+    """
+
+    def __new__(cls) -> BananaDecoder: ...
+    def use_vocabulary(self) -> None: ...  # from the next expression on: dialect `pb` was chosen
+    def receive_data(self, data: Buffer, /) -> None: ...
+    def next_expression(self) -> Sexp | None: ...  # RemoteProtocolError, for ever after
+    def __len__(self) -> int: ...  # bytes that were not decoded yet
+
+def banana_encode(
+    value: Sexp, vocabulary: bool = True, /
+) -> bytes: ...  # tuples go as lists. LocalProtocolError for what is too large
+
 # ---------------------------------------------------------------- store
 
 @final

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tailrace.dialects.buildbot.pb.dialect import pb_dialect
 from tailrace.dialects.native.dialect import NativeDialect
 
 if TYPE_CHECKING:
@@ -13,5 +14,5 @@ if TYPE_CHECKING:
 
 __all__ = ["DIALECTS"]
 
-DIALECTS: Final[Mapping[str, MakeDialect]] = {"tailrace": NativeDialect}
+DIALECTS: Final[Mapping[str, MakeDialect]] = {"tailrace": NativeDialect, "pb": pb_dialect}
 """An endpoint's scheme, without `+tls` or `+unix` → the dialect that is spoken there."""
