@@ -25,6 +25,7 @@ from tailrace.dialects.buildbot.calls import (
 )
 from tailrace.dialects.buildbot.pb.jelly import Failure, Remote, as_text
 from tailrace.dialects.buildbot.pb.spelling import BLOCK_BYTES_MAX
+from tailrace.dialects.buildbot.spelling import checked_item, decoded
 from tailrace.messages import (
     GetWorkerInfo,
     InterruptCommand,
@@ -211,21 +212,6 @@ def _texts(value: Value) -> Value:
             return value
 
 
-def _strict_texts(value: Value) -> Value:
-    """The same for arguments: what is no UTF-8 must not become another file's name."""
-    match value:
-        case bytes():
-            return value.decode("utf-8")
-        case Mapping():
-            return {key: _strict_texts(item) for key, item in value.items()}
-        case tuple():
-            return tuple(map(_strict_texts, value))
-        case list():
-            return list(map(_strict_texts, value))
-        case _:
-            return value
-
-
 # ---------------------------------------------------------------- master to worker
 
 
@@ -303,7 +289,7 @@ def _decode_start(builder: str, given: Sequence[object]) -> Start:
         builder=builder,
         command=as_text(command),
         name=as_text(name),
-        args={key: _strict_texts(as_value(value)) for key, value in named.items() if key not in objects},
+        args={key: decoded(as_value(value)) for key, value in named.items() if key not in objects},
         impls=impls,
     )
     return Start(request, reference, objects.get("writer"), objects.get("reader"))
@@ -408,7 +394,7 @@ def _element(key: str, value: object) -> Element:
         return Text("log", as_text(name), _output(text))
     if key in _OUTPUT:
         return Text(key, None, _output(value))
-    return Item(key, as_texts(value))
+    return checked_item(key, as_texts(value))
 
 
 def _output(value: object) -> str | bytes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from tailrace.dialects.buildbot.spelling import with_defaults
 from tailrace.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from tailrace.messages import Value
 
-BLOCK_BYTES: Final = 256 * 1024
 BLOCK_BYTES_MAX: Final = 640 * 1024
 """A block is one string of banana."""
 
@@ -22,13 +22,6 @@ Version = tuple[int, ...]
 NEWEST: Final[Version] = (3, 3)
 
 _TRANSFERS: Final = frozenset({"uploadFile", "uploadDirectory", "downloadFile"})
-# Real workers raise KeyError without these.
-_REQUIRED: Final[Mapping[str, Mapping[str, Value]]] = {
-    "shell": {"workdir": "."},
-    "uploadFile": {"workdir": ".", "maxsize": None, "keepstamp": False},
-    "uploadDirectory": {"workdir": ".", "maxsize": None, "compress": None},
-    "downloadFile": {"workdir": ".", "maxsize": None, "mode": None},
-}
 # An argument → the version that brought it. Before, it has no effect, and may be refused.
 _SINCE: Final[Mapping[str, Version]] = {
     "usePTY": (2, 7),
@@ -65,7 +58,7 @@ def spell(
         # `rm -rf` removes a file too.
         name, args = "rmdir", {"dir": args.get("path")}
     version = commands.get(name, NEWEST)
-    spelled: dict[str, Value] = {**_REQUIRED.get(name, {}), **args}
+    spelled = with_defaults(name, args)
     for argument, since in _SINCE.items():
         if version < since:
             spelled.pop(argument, None)
@@ -78,15 +71,11 @@ def spell(
 def _spell_specials(name: str, args: dict[str, Value], version: Version) -> None:
     if name == "shell":
         args["command"] = _spell_words(args.get("command"), version)
-        if args.get("usePTY") is not None:
-            args["usePTY"] = bool(args["usePTY"])
-        else:
-            args.pop("usePTY", None)
         if args.get("logfiles") is None:
             args.pop("logfiles", None)
     elif name in _TRANSFERS:
-        size = args.get("blocksize")
-        args["blocksize"] = max(1, min(size, BLOCK_BYTES_MAX)) if isinstance(size, int) else BLOCK_BYTES
+        size = args["blocksize"]
+        args["blocksize"] = min(size, BLOCK_BYTES_MAX) if isinstance(size, int) else BLOCK_BYTES_MAX
     elif name in ("mkdir", "rmdir"):
         args["dir"] = _spell_directories(name, args.get("dir"), version)
 

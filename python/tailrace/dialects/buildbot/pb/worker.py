@@ -211,8 +211,7 @@ class PbWorker(Side):
 
     def ping(self, nonce: int) -> None:
         # Before the login is answered there is nobody to call but the root, which knows no such thing, and says so.
-        target = self._perspective if self._perspective is not None else ROOT
-        self._expect_pong(self._broker.call(target, "keepalive"), nonce)
+        self._expect_pong(self._broker.call(self._perspective or ROOT, "keepalive"), nonce)
 
     def _attached(self) -> Remote:
         if self._perspective is None:
