@@ -55,7 +55,7 @@ class Answering(Protocol):
         """Answer a call of the worker's: with bytes for `Read`, else with whatever means that it is done."""
 
     def refuse(self, handle: Handle, kind: str, text: str, /) -> None:
-        """Answer a call of the worker's: it failed."""
+        """Answer a call of the worker's: it failed. `kind` is `UnknownCommand` if there is no such command."""
 
     def emit(self, event: Event, /) -> None:
         """Tell `link`, in order."""
