@@ -260,6 +260,8 @@ class Pump:
     async def _read(self) -> None:
         while True:
             self._hand_on()
+            # What came may have made answers without an event: a pong.
+            self.flush()
             if self.why is not None:
                 return
             await self._wait_unpaused()
@@ -291,10 +293,10 @@ class Pump:
         try:
             while self.why is None and (event := self.dialect.next_event()) is not None:
                 self._handle(event)
+                self.flush()
         except RemoteProtocolError as error:
             # The dialect has said why, and has closed.
             self._end(error, self.limits.close_timeout_s)
-        self.flush()
 
     def _handle(self, event: Event) -> None:  # noqa: C901 - one row for each event
         assert self._owner is not None
@@ -357,6 +359,8 @@ class Pump:
             try:
                 while True:
                     await self._drain()
+                    # What was said may have events of its own and nothing to send: a line that is held back.
+                    self._hand_on()
                     if self.why is not None:
                         return
                     await self._something_to_send.wait()
