@@ -21,10 +21,10 @@ def make_master(**limits):
     )
 
 
-def make_worker(*, id="i1", name="w1", secret=SECRET, host="master.example:9989"):
+def make_worker(*, instance="i1", name="w1", secret=SECRET, host="master.example:9989"):
     return DIALECTS["msgpack"](
         "worker",
-        id=id,
+        id=instance,
         nonce=b"",
         limits=Limits(),
         clock=clock,

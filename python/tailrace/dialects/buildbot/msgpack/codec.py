@@ -154,7 +154,7 @@ def encode_call(call: Call, *, directory: bool = False) -> dict[str, object]:
         case Update(_, elements):
             message |= {"op": "update", "args": [_encode_element(element) for element in elements]}
         case Complete(_, failure):
-            message |= {"op": "complete", "args": None if failure is None else ": ".join(filter(None, failure))}
+            message |= {"op": "complete", "args": None if failure is None else spoken(*failure)}
         case Write(_, data):
             kind = "directory" if directory else "file"
             message |= {"op": f"update_upload_{kind}_write", "args": data}
@@ -234,6 +234,11 @@ def said(text: str) -> tuple[str, str]:
     """An error's type and text: of ours as it was, of Buildbot's as one text."""
     found = FAILURE.fullmatch(text)
     return (found[1], found[2]) if found is not None else ("RemoteError", text)
+
+
+def spoken(kind: str, text: str) -> str:
+    """An error's type and text, as `said` reads them."""
+    return text if kind == "RemoteError" and text else f"{kind}: {text}"
 
 
 def _encode_element(element: Element) -> Sequence[object]:

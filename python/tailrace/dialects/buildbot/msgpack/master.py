@@ -74,7 +74,7 @@ class _Answers:
     def refuse(self, handle: Handle, kind: str, text: str) -> None:
         """See `Answering`."""
         assert isinstance(handle, int)
-        self._master.respond_failure(handle, _UNKNOWN_ID if kind == "UnknownCommand" else f"{kind}: {text}")
+        self._master.respond_failure(handle, _UNKNOWN_ID if kind == "UnknownCommand" else codec.spoken(kind, text))
 
     def emit(self, event: Event) -> None:
         """See `Answering`."""

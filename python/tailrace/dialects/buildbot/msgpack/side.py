@@ -90,7 +90,7 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
     def fail(self, call: int, type: str, text: str) -> None:  # noqa: A002 - as in the session
         sequence, _ = self._asked_for(call)
         if sequence is not None:
-            self.respond_failure(sequence, f"{type}: {text}" if text else type)
+            self.respond_failure(sequence, codec.spoken(type, text))
         del self._asked[call]
 
     def ping(self, nonce: int) -> None:
