@@ -1,6 +1,8 @@
 """What every dialect does, on both sides: said once, run for each wire, with the bytes whole and one by one.
 
-A test file of a wire makes two dialects with a fake wire between them (`Pair`) and calls `check_dialect`.
+A test file of a wire makes two dialects with a fake wire between them (`Pair`) and calls `check_dialect`. Wires without
+offsets make their streams of a command's calls: so each stream here belongs to a command that was started, and what one
+side counts is not what the other counts.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from tailrace._core import Blake3, Journal, chunk_records, close_record
 from tailrace.messages import (
     Called,
     CallFailed,
+    Held,
     LoggedIn,
     LoginAsked,
     PeerClosed,
@@ -16,6 +19,8 @@ from tailrace.messages import (
     Print,
     Refused,
     Replied,
+    SetBuilderList,
+    StartCommand,
     StreamOpened,
     StreamProgress,
     StreamReadable,
@@ -48,10 +53,39 @@ class Pair:
         [asked] = self.events_of(self.master)
         assert isinstance(asked, LoginAsked)
         assert self.master.admit(self.secret)
-        [at_master], [at_worker] = self.events_of(self.master), self.events_of(self.worker)
+        at_master, *held = self.events_of(self.master)
+        if held:
+            # A wire that makes it of its login: the worker is taken.
+            self.worker.call(Held(()))
+            self.master.reply(held[0].call, None)
+        at_worker = self.events_of(self.worker)[0]
         assert isinstance(at_master, LoggedIn)
         assert isinstance(at_worker, LoggedIn)
+        self.events_of(self.master)
         return asked, at_master, at_worker
+
+    def answer(self, request, value=None):
+        """The master calls, the worker returns."""
+        call = self.master.call(request)
+        for event in self.events_of(self.worker):
+            if isinstance(event, Called):
+                self.worker.reply(event.call, value)
+        assert Replied(call, value) in self.events_of(self.master)
+
+    def begin(self, command="7", **impls):
+        """A command that runs."""
+        self.answer(SetBuilderList((("b", "dir"),)), ["b"])
+        name = {"writer": "uploadFile", "reader": "downloadFile"}.get(next(iter(impls), ""), "shell")
+        self.answer(StartCommand(builder="b", command=command, name=name, args={}, impls=impls))
+
+    def finish(self, rc, command="7"):
+        """The worker says how the command went."""
+        journal = Journal()
+        journal.update({"rc": rc})
+        journal.finish()
+        stream = self.worker.open("journal", command)
+        self.worker.write_journal(stream, journal)
+        self.worker.end(stream)
 
     def _carry(self, source, target):
         data = source.data_to_send(BIG)
@@ -106,6 +140,7 @@ def a_call_is_answered_once(pair):
 
 def a_journal_is_taken_settled_and_done(pair):
     pair.log_in()
+    pair.begin()
     journal = Journal()
     journal.append("stdout", b"line\n", 1, 1)
     journal.update({"rc": 0})
@@ -117,17 +152,19 @@ def a_journal_is_taken_settled_and_done(pair):
     assert opened == StreamOpened(opened.stream, "journal", "7", 0)
     assert StreamReadable(opened.stream) in readable
     batch = pair.master.take(opened.stream, BIG)
-    assert (batch.start, batch.end, batch.channel_bytes("stdout")) == (0, journal.end, b"line\n")
+    assert (batch.start, batch.channel_bytes("stdout")) == (0, b"line\n")
+    assert batch.end == journal.end or not pair.master.traits.offsets
     assert batch.updates() == {"rc": 0}
     assert pair.master.take(opened.stream, BIG) is None
     assert pair.master.ended(opened.stream)
     assert not [event for event in pair.events_of(pair.worker) if isinstance(event, StreamProgress) and event.done]
     pair.master.settle(opened.stream, batch.end, batch.end)
-    assert pair.events_of(pair.worker)[-1] == StreamProgress(stream, batch.end, batch.end, True)
+    assert pair.events_of(pair.worker)[-1] == StreamProgress(stream, journal.end, journal.end, True)
 
 
 def a_stream_does_not_outrun_its_credit(pair):
     pair.log_in()
+    pair.begin(writer="FileWriter")
     stream = pair.worker.open("upload", "7")
     payload = chunk_records(bytes(64 << 10))
     sent = 0
@@ -137,14 +174,15 @@ def a_stream_does_not_outrun_its_credit(pair):
         pair.turn()
     assert sent < 64 * BIG
     [opened] = [event for event in pair.events_of(pair.master) if isinstance(event, StreamOpened)]
-    batch = pair.master.take(opened.stream, 64 * BIG)
-    pair.master.settle(opened.stream, batch.end, 0)
+    while (batch := pair.master.take(opened.stream, 64 * BIG)) is not None:
+        pair.master.settle(opened.stream, batch.end, 0)
     pair.turn()
     assert pair.worker.room(stream) > room
 
 
 def both_ways_at_once(pair):
     pair.log_in()
+    pair.begin(writer="FileWriter", reader="FileReader")
     digest = Blake3()
     digest.update(b"data")
     file = chunk_records(b"data") + close_record(4, digest.digest())
@@ -152,29 +190,43 @@ def both_ways_at_once(pair):
     for side, stream in ((pair.worker, up), (pair.master, down)):
         side.write(stream, file)
         side.end(stream)
-    for side, role in ((pair.master, "upload"), (pair.worker, "download")):
-        [opened] = [event for event in pair.events_of(side) if isinstance(event, StreamOpened)]
-        assert opened.role == role
+    for side, role in ((pair.worker, "download"), (pair.master, "upload")):
+        opened = next(event for event in pair.events_of(side) if isinstance(event, StreamOpened) and event.role == role)
         batch = side.take(opened.stream, BIG)
-        assert (batch.chunk_bytes(), batch.close()) == (b"data", (4, digest.digest()))
+        assert batch.chunk_bytes() == b"data"
+        side.settle(opened.stream, batch.end, batch.end)
+        if (close := batch.close()) is None:
+            # Where a worker closes also what it could not read, its rc says whether that is the end.
+            pair.turn()
+            pair.finish(0)
+            pair.turn()
+            close = side.take(opened.stream, BIG).close()
+        assert close == (4, digest.digest())
 
 
 def a_sender_may_give_up(pair):
     pair.log_in()
+    pair.begin(writer="FileWriter")
     stream = pair.worker.open("upload", "7")
     pair.worker.write(stream, chunk_records(b"data"))
-    [opened, _] = pair.events_of(pair.master)
+    opened = pair.events_of(pair.master)[0]
     pair.worker.reset(stream, "disk error")
-    assert pair.events_of(pair.master) == [StreamReset(opened.stream, "disk error")]
+    pair.finish(1)
+    resets = [event for event in pair.events_of(pair.master) if isinstance(event, StreamReset)]
+    assert [event.stream for event in resets] == [opened.stream]
+    assert resets[0].reason == "disk error" or not pair.master.traits.offsets
 
 
 def a_receiver_may_give_up(pair):
     pair.log_in()
+    pair.begin(writer="FileWriter")
     stream = pair.worker.open("upload", "7")
     pair.worker.write(stream, chunk_records(b"data"))
-    [opened, _] = pair.events_of(pair.master)
+    opened = pair.events_of(pair.master)[0]
     pair.master.stop(opened.stream, "disk full")
-    assert StreamStopped(stream, "disk full") in pair.events_of(pair.worker)
+    [stopped] = [event for event in pair.events_of(pair.worker) if isinstance(event, StreamStopped)]
+    assert stopped.stream == stream
+    assert stopped.reason.endswith("disk full")
 
 
 def a_ping_comes_back(pair):
@@ -186,7 +238,9 @@ def a_ping_comes_back(pair):
 def a_goodbye_says_why(pair):
     pair.log_in()
     pair.master.close("bye", "good night")
-    assert pair.events_of(pair.worker) == [PeerClosed("bye", "good night")]
+    events = pair.events_of(pair.worker)
+    # Where there is no goodbye, it is what the worker's log hears last.
+    assert events == [PeerClosed("bye", "good night")] or "good night" in events[-1].request.message
     assert pair.master.eof_to_send
 
 

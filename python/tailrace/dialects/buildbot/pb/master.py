@@ -338,6 +338,9 @@ class PbMaster(Side):
         assert isinstance(info, dict)
         if "slave_commands" in info:
             info["worker_commands"] = info.pop("slave_commands")
+        if "encoding" in info:
+            # Output comes as text; a note of the worker's may have this name.
+            info["encoding"] = "utf-8"
         return info
 
     def _tell_info(self, number: int, info: dict[str, Value]) -> None:

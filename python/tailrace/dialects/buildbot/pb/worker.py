@@ -6,7 +6,10 @@ which comes when the master is done with it, that the worker is attached.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -32,6 +35,7 @@ from tailrace.errors import LocalProtocolError
 from tailrace.messages import (
     AskShutdown,
     Called,
+    GetWorkerInfo,
     Held,
     LoggedIn,
     PeerClosed,
@@ -171,13 +175,25 @@ class PbWorker(Side):
 
     def reply(self, call: int, value: Value) -> None:
         their, request = self._asked[call]
-        if isinstance(request, SetBuilderList):
-            self._broker.answer(their, self._set_builders(value))
-        else:
-            self._broker.answer(their, value)
+        match request:
+            case SetBuilderList():
+                self._broker.answer(their, self._set_builders(value))
+            case GetWorkerInfo():
+                self._broker.answer(their, self._with_encoding(value))
+            case _:
+                self._broker.answer(their, value)
         del self._asked[call]
         if isinstance(request, StartCommand):
             self._worker_streams.accepted(request.command, reads="FileReader" in request.impls.values())
+
+    def _with_encoding(self, info: Value) -> Value:
+        """Output crosses as text: its encoding matters on this side only."""
+        if not isinstance(info, Mapping) or not isinstance(encoding := info.get("encoding"), str):
+            return info
+        with contextlib.suppress(LookupError):
+            codecs.lookup(encoding)
+            self._worker_streams.style = attrs.evolve(self._worker_streams.style, encoding=encoding)
+        return {**info, "encoding": "utf-8"}
 
     def fail(self, call: int, type: str, text: str) -> None:  # noqa: A002 - as in the session
         _their, request = self._asked[call]
