@@ -187,7 +187,7 @@ impl LogReader {
             self.seek(|_, index| index.before_offset(offset))?;
         }
         while let Some(block) = self.next_block()? {
-            if block.after.offset > offset {
+            if block.after.offset > offset && block.offset() <= offset {
                 let records = self.records(&block)?;
                 if let Some(open) = &mut self.open {
                     open.block = (block.offset(), records);

@@ -72,6 +72,25 @@ fn a_flipped_bit_at_any_byte_leaves_what_is_before_it() {
 }
 
 #[test]
+fn a_block_that_is_missing_ends_the_log_before_it() {
+    let (mut bytes, model, ends) = written();
+    bytes.drain(ends[2].0..ends[3].0);
+    assert_eq!(recovered_end(&bytes, &model), ends[2].1);
+}
+
+#[test]
+fn a_segment_without_a_block_leaves_nothing_behind() {
+    let directory = Directory::new();
+    let (bytes, ..) = written();
+    let preface = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize + 8;
+    fs::write(directory.path().join(FIRST), &bytes[..preface]).unwrap();
+    LogWriter::recover(directory.path(), 1 << 20).unwrap().close().unwrap();
+    assert_eq!(directory.names(), [""; 0]);
+    let mut writer = LogWriter::recover(directory.path(), 1 << 20).unwrap();
+    writer.append(&Model::default().update(3), 0, None).unwrap();
+}
+
+#[test]
 fn zeros_behind_the_end_are_cut_off() {
     let (mut bytes, model, _) = written();
     bytes.resize(bytes.len() + 10_000, 0);
