@@ -565,7 +565,8 @@ class TestLives:
 
     async def test_an_idle_child_costs_nothing(self, supervisors, tmp_path):
         supervised = await supervisors.start("1")
-        script = "import os, time\nfor i in range(50_000): os.write(1, b'x\\n')\nprint('ready', flush=True)\ntime.sleep(1000)"
+        burst = "import os, time\nfor i in range(50_000): os.write(1, b'x\\n')\n"
+        script = f"{burst}print('ready', flush=True)\ntime.sleep(1000)"
         spec = python(script, tmp_path, timeout_s=1000, logfiles=(LogFile("log", "log"),))
         async with reading(supervised) as reader, trio.open_nursery() as nursery:
             nursery.start_soon(supervised.spawn, spec)
