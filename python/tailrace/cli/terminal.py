@@ -84,7 +84,7 @@ def printable(text: str) -> str:
 
 def colours(fd: int = 1) -> bool:
     """Whether colours and progress are wanted there."""
-    return os.isatty(fd) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def interactive(stream: int = 2) -> bool:
