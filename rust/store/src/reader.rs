@@ -154,7 +154,7 @@ impl LogReader {
                 continue;
             }
             if log.lines >= line {
-                return Ok(Some(Line { offset: block.offset() + at as u64, skip: line - 1 }));
+                return Ok(Some(Line { offset: block.offset() + at as u64, skip: line.saturating_sub(1) }));
             }
             line -= log.lines;
         }
