@@ -13,6 +13,7 @@ from tailrace.master import config
 from .failure import Failure
 from .settings import Settings, Told
 from .show import print_json
+from .streams import announce
 
 
 def create(directory: Path, /, *, listen: Sequence[str] = ()) -> int:
@@ -81,7 +82,7 @@ async def serve(directory: Path, /) -> int:
     from tailrace.web import serve_master
 
     logging.basicConfig(level=logging.WARNING, format="tailrace: %(message)s", force=True)
-    await serve_master(directory, announce=lambda line: print(line, flush=True))
+    await serve_master(directory, announce=announce)
     return 0
 
 

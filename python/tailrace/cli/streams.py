@@ -1,10 +1,17 @@
-"""Our standard streams as we find them. Imports nothing: it comes before everything else."""
+"""Our standard streams as we find them. Imports next to nothing: it comes first."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
+
+
+def announce(line: str) -> None:
+    """A daemon's line on standard output. That nobody reads it any more is no reason to stop serving."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def ensure_standard_streams() -> None:

@@ -46,10 +46,12 @@ class Harmless:
         """What was held back, and the end of whatever colour the log has left behind."""
         rest = _TOKEN.sub(self._shown, self._held)
         self._held = b""
-        if self._coloured:
-            rest += _RESET
-        self._coloured = False
-        return rest
+        return rest + self.reset()
+
+    def reset(self) -> bytes:
+        """What ends the colour that the log has left behind, if it has."""
+        coloured, self._coloured = self._coloured, False
+        return _RESET if coloured else b""
 
     def _hold(self, data: bytes) -> bytes:
         if unfinished := _UNFINISHED.search(data):
