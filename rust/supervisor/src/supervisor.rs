@@ -253,8 +253,8 @@ impl Supervisor {
             let now = clock::mono();
             if let Some(running) = &mut self.running {
                 running.note_room(room, now);
-                if let Some((stdin, _)) = &running.stdin {
-                    polled.add(Source::Stdin, PollFd::new(stdin, PollFlags::OUT));
+                if let Some(stdin) = &running.stdin {
+                    polled.add(Source::Stdin, PollFd::new(&stdin.pipe, PollFlags::OUT));
                 }
                 for (channel, output) in running.outputs.iter().enumerate() {
                     if let Some(output) = output.as_ref().filter(|_| room && now >= running.nap_until) {
