@@ -99,7 +99,7 @@ async def stop(
     run
         Its id, the beginning of it, or `last`.
     why
-        The reason; it is kept with the run.
+        The reason; the log's header keeps it.
     """
     async with open_api(told) as api:
         found = await api.run(run)
