@@ -109,6 +109,8 @@ impl Supervisor {
             if self.book.take_bell() {
                 self.control.send(&request::grown());
             }
+            // All of a turn at once: the daemon is woken once.
+            self.control.flush();
             if self.is_done(now) {
                 remove(&self.path, self.directory.as_fd());
                 return Ok(());
@@ -283,13 +285,13 @@ impl Supervisor {
         match source {
             Source::Signals => self.notice_signals(now),
             Source::Listener => {
-                if self.control.accept() {
+                let news = self.running.is_some() || self.last.is_some();
+                if self.control.accept() && news {
                     let running = self.running.as_ref().map(|running| running.id);
                     self.control.send(&request::hello(running, self.last.as_ref()));
                 }
             }
             Source::Daemon => {
-                self.control.flush();
                 for message in self.control.receive() {
                     self.hear(&message, now);
                 }
