@@ -30,6 +30,9 @@ use crate::{family, process, ring};
 /// How often one looks whether the directory still exists: a supervisor whose worker was deleted has nobody to wait for.
 const CHECK: Micros = 10 * SECOND;
 
+/// How long one waits for a daemon to come back: as long as a worker waits for its master.
+const ORPHANED: Micros = 86_400 * SECOND;
+
 /// Where errors of the supervisor itself are written, for want of anyone to tell.
 const LOG: &str = "supervisor.log";
 
@@ -71,6 +74,8 @@ struct Supervisor {
     leaving: bool,
     over: bool,
     check_at: Micros,
+    /// When a daemon was there last, as of the last check.
+    attached_at: Micros,
     buffer: Vec<u8>,
 }
 
@@ -96,6 +101,7 @@ impl Supervisor {
             leaving: false,
             over: false,
             check_at: clock::mono() + CHECK,
+            attached_at: clock::mono(),
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -229,16 +235,25 @@ impl Supervisor {
     /// Whether there is nothing left to be here for.
     fn is_done(&mut self, now: Micros) -> bool {
         if now >= self.check_at {
-            self.check_at = now + CHECK;
-            let deleted = rustix::fs::fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0);
-            if deleted || (!self.control.attached() && self.running.is_none() && self.last.is_none()) {
-                self.leave(now);
-            }
+            self.check(now);
         }
         if self.running.is_some() {
             return false;
         }
         self.leaving || self.over || (self.book.is_over() && self.book.is_settled_or_asks())
+    }
+
+    /// Leaves when nobody can want this supervisor any more.
+    fn check(&mut self, now: Micros) {
+        self.check_at = now + CHECK;
+        if self.control.attached() {
+            self.attached_at = now;
+        }
+        let deleted = rustix::fs::fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0);
+        let never_used = !self.control.attached() && self.running.is_none() && self.last.is_none();
+        if deleted || never_used || now - self.attached_at > ORPHANED {
+            self.leave(now);
+        }
     }
 
     // What happens
