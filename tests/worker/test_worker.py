@@ -205,6 +205,7 @@ async def test_a_supervisor_that_dies_ends_its_command_and_nothing_else(desk, ca
     await desk.ended(report)
     os.kill(orphan, signal.SIGKILL)
     assert report.completed == 0
+    await trio.testing.wait_all_tasks_blocked()
     assert "has died" in caplog.text
     assert "Traceback" not in caplog.text
     assert (await desk.run("shell", command=["echo", "next"])).stdout == b"next\n"

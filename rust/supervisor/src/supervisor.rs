@@ -72,7 +72,6 @@ struct Supervisor {
     /// Why nothing starts any more.
     interrupted: Option<String>,
     leaving: bool,
-    over: bool,
     check_at: Micros,
     /// When a daemon was there last, as of the last check.
     attached_at: Micros,
@@ -99,7 +98,6 @@ impl Supervisor {
             last: None,
             interrupted: None,
             leaving: false,
-            over: false,
             check_at: clock::mono() + CHECK,
             attached_at: clock::mono(),
             buffer: vec![0; READ_BYTES],
@@ -240,7 +238,7 @@ impl Supervisor {
         if self.running.is_some() {
             return false;
         }
-        self.leaving || self.over || (self.book.is_over() && self.book.is_settled_or_asks())
+        self.leaving || (self.book.is_over() && self.book.is_settled_or_asks())
     }
 
     /// Leaves when nobody can want this supervisor any more.
