@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from tailrace.cli.streams import ensure_standard_streams
+from tailrace.cli.streams import ensure_printable, ensure_standard_streams
 
 
 def main() -> int:
     """The command line of this process; returns its exit code."""
     ensure_standard_streams()
+    ensure_printable()
     arguments = sys.argv[1:]
     if arguments[:2] == ["worker", "serve"] and not {"--help", "-h", "--json", "--dir"} & set(arguments):
         # A worker may be a small machine: its daemon loads nothing of what the other commands need.

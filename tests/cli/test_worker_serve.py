@@ -119,13 +119,27 @@ def test_wrong_calls_are_one_line(capfd, monkeypatch, tmp_path: Path, arguments,
     assert len(said.splitlines()) == 1
 
 
-def test_what_does_not_change_is_said_once(capsys):
+def test_what_does_not_change_is_said_once(capfd):
     announcer = Announcer()
     for state in ("connecting", "waiting", "connecting", "waiting", "attached"):
         announcer.announce(WorkerState(state=state, endpoint="tailrace://m:1", reason="no", retry_s=1))  # type: ignore[arg-type]
-    assert capsys.readouterr().out == "waiting tailrace://m:1: no\nattached tailrace://m:1\n"
+    assert capfd.readouterr().out == "waiting tailrace://m:1: no\nattached tailrace://m:1\n"
 
 
-def test_a_refusal_is_called_one(capsys):
+def test_a_refusal_is_called_one(capfd):
     Announcer().announce(WorkerState(state="waiting", endpoint="u", reason="login refused (credentials): who are you"))
-    assert capsys.readouterr().out == "refused u: login refused (credentials): who are you\n"
+    assert capfd.readouterr().out == "refused u: login refused (credentials): who are you\n"
+
+
+def test_a_worker_serves_on_when_nobody_reads_its_lines(create, tmp_path: Path):
+    create(master="tailrace+unix:///nonexistent/socket")
+    with subprocess.Popen(
+        [*TAILRACE, "worker", "serve", tmp_path / "w"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"waiting ")
+        process.stdout.close()
+        process.send_signal(signal.SIGTERM)  # it says that, too
+        assert process.wait() == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""

@@ -181,6 +181,8 @@ class Disk:
     def __init__(self, **files: bytes) -> None:
         self.files = files
         self.modes: dict[str, int | None] = {}
+        self.begun = trio.Event()
+        self.interrupted = trio.Event()
 
     @property
     def scripts(self):
@@ -188,12 +190,21 @@ class Disk:
 
     async def downloadFile(self, order):
         data = bytearray()
-        try:
+        async with trio.open_nursery() as nursery:
+
+            async def watch():
+                await order.interrupted.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
             while piece := await order.args["reader"].callRemote("read", 1 << 20):
+                self.begun.set()
                 data += piece
-        except RemoteError as error:
-            await order.say(stderr=f"cannot download: {error.text}\n")
-            await order.end(rc=1)
+            nursery.cancel_scope.cancel()
+        if order.interrupted.is_set():
+            self.interrupted.set()
+            await order.args["reader"].callRemote("close")
+            await order.end(rc=1, failure_reason="interrupted")
             return
         await order.args["reader"].callRemote("close")
         self.files[order.args["workerdest"]] = bytes(data)
@@ -262,11 +273,13 @@ async def test_a_body_that_breaks_off_leaves_the_old_file(api, farm, tmp_path):
 
     async def broken():
         yield bytes(100_000)
+        await disk.begun.wait()
         raise OSError("broken")
 
-    with pytest.raises(OSError, match="broken"):
-        await api.put("/api/files?worker=w1&path=old", content=broken())
     with trio.fail_after(5):
+        with pytest.raises(OSError, match="broken"):
+            await api.put("/api/files?worker=w1&path=old", content=broken())
+        await disk.interrupted.wait()
         while farm.master.roster.attachment("w1").running:
             await trio.lowlevel.checkpoint()
     assert disk.files == {"old": b"old"}

@@ -545,6 +545,15 @@ class TestLives:
         assert not supervised.directory.exists()
         os.kill(orphan, signal.SIGKILL)
 
+    async def test_one_that_is_told_to_end_interrupts_its_command(self, supervisors, tmp_path):
+        supervised = await supervisors.start("1")
+        async with reading(supervised) as reader, trio.open_nursery() as nursery:
+            nursery.start_soon(supervised.spawn, shell("echo ready; exec sleep 1000", tmp_path))
+            await reader.wait_for("stdout", b"ready")
+            os.kill(supervised.pid, signal.SIGTERM)
+        assert reader.updates["failure_reason"] == "interrupted"
+        assert reader.agrees()
+
     async def test_a_dead_helper_is_replaced(self, supervisors, tmp_path):
         first = supervisors.helper_pid
         os.kill(first, signal.SIGKILL)
@@ -565,7 +574,8 @@ class TestLives:
 
     async def test_an_idle_child_costs_nothing(self, supervisors, tmp_path):
         supervised = await supervisors.start("1")
-        script = "import os, time\nfor i in range(50_000): os.write(1, b'x\\n')\nprint('ready', flush=True)\ntime.sleep(1000)"
+        burst = "import os, time\nfor i in range(50_000): os.write(1, b'x\\n')\n"
+        script = f"{burst}print('ready', flush=True)\ntime.sleep(1000)"
         spec = python(script, tmp_path, timeout_s=1000, logfiles=(LogFile("log", "log"),))
         async with reading(supervised) as reader, trio.open_nursery() as nursery:
             nursery.start_soon(supervised.spawn, spec)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import trio
 import trio.testing
@@ -192,3 +195,17 @@ async def test_the_worker_says_what_it_can(desk):
     assert found["basedir"] == str(desk.basedir)
     await desk.attachment.print("hello")
     await desk.attachment.startBuild("b")
+
+
+async def test_a_supervisor_that_dies_ends_its_command_and_nothing_else(desk, caplog):
+    report = await desk.start("shell", {"command": "echo $PPID $$; exec sleep 1000"})
+    await report.wait_until(lambda: b"\n" in report.stdout)
+    supervisor, orphan = map(int, report.stdout.split())
+    os.kill(supervisor, signal.SIGKILL)
+    await desk.ended(report)
+    os.kill(orphan, signal.SIGKILL)
+    assert report.completed == 0
+    await trio.testing.wait_all_tasks_blocked()
+    assert "has died" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert (await desk.run("shell", command=["echo", "next"])).stdout == b"next\n"

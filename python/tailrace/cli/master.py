@@ -14,6 +14,7 @@ from .buildbot_line import buildbot_line
 from .failure import Failure
 from .settings import Settings, Told
 from .show import print_json
+from .streams import announce
 
 
 def create(directory: Path, /, *, listen: Sequence[str] = (), told: Told) -> int:
@@ -91,7 +92,7 @@ async def serve(directory: Path, /) -> int:
     from tailrace.web import serve_master
 
     logging.basicConfig(level=logging.WARNING, format="tailrace: %(message)s", force=True)
-    await serve_master(directory, announce=lambda line: print(line, flush=True))
+    await serve_master(directory, announce=announce)
     return 0
 
 

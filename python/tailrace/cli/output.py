@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -45,6 +46,12 @@ class Output:
             else:
                 written = await trio.to_thread.run_sync(os.write, self._fd, rest, abandon_on_cancel=True)
             rest = rest[written:]
+
+    def write_nowait(self, data: bytes) -> None:
+        """A few bytes, if they can be written at once; else they are dropped."""
+        if self._takes_at_once(len(data)):
+            with contextlib.suppress(OSError):
+                os.write(self._fd, data)
 
     def _takes_at_once(self, size: int) -> bool:
         if self._never_blocks:

@@ -17,9 +17,6 @@ from .table import print_pairs, print_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_BASE_BUILDER = "~"
-"""What the master calls the worker's base directory."""
-
 _CHANNEL_COUNTS = ("bytes", "lines", "bytes in gaps", "bytes masked")
 
 
@@ -102,7 +99,7 @@ async def stop(
     run
         Its id, the beginning of it, or `last`.
     why
-        The reason; it is kept with the run.
+        The reason; the log's header keeps it.
     """
     async with open_api(told) as api:
         found = await api.run(run)
@@ -134,7 +131,7 @@ def _facts(run: RunInfo) -> list[tuple[str, str]]:
         ("run", run.id),
         ("command", run.title),
         ("worker", run.worker),
-        ("builder", "" if run.row.get("builder") == _BASE_BUILDER else _plain(run.row.get("builder"))),
+        ("builder", _plain(run.row.get("builder"))),
         ("state", run.state),
         ("outcome", outcome(run) if run.ended else ""),
         ("exit code", "" if run.signal else _plain(run.rc)),

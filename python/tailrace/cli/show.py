@@ -57,14 +57,18 @@ class StreamShow:
         pass
 
     async def batches(self, batches: AsyncIterator[Batch]) -> None:
-        async for batch in batches:
-            for record in batch.records():
-                if (lane := self._lanes.get(record.channel)) is not None:
-                    await lane.write(record)
-            for gap in batch.gaps():
-                say(_described(gap))
-        for lane in self._lanes.values():
-            await lane.finish()
+        try:
+            async for batch in batches:
+                for record in batch.records():
+                    if (lane := self._lanes.get(record.channel)) is not None:
+                        await lane.write(record)
+                for gap in batch.gaps():
+                    say(_described(gap))
+            for lane in self._lanes.values():
+                await lane.finish()
+        finally:
+            for lane in self._lanes.values():
+                lane.restore()
 
     async def end(self, run: RunInfo) -> None:
         pass
@@ -119,6 +123,11 @@ class _Lane:
     async def finish(self) -> None:
         if self._harmless is not None:
             await self._output.write(self._harmless.receive_eof())
+
+    def restore(self) -> None:
+        """However it ended: the log's colour does not stay behind on the terminal."""
+        if self._harmless is not None:
+            self._output.write_nowait(self._harmless.reset())
 
 
 @final

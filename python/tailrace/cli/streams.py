@@ -1,8 +1,17 @@
-"""Our standard streams as we find them. Imports nothing: it comes before everything else."""
+"""Our standard streams as we find them. Imports next to nothing: it comes first."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import sys
+
+
+def announce(line: str) -> None:
+    """A daemon's line on standard output. That nobody reads it any more is no reason to stop serving."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def ensure_standard_streams() -> None:
@@ -12,3 +21,10 @@ def ensure_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+
+
+def ensure_printable() -> None:
+    """Show what our output's encoding lacks by its number, rather than fail over it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

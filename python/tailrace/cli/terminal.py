@@ -46,10 +46,12 @@ class Harmless:
         """What was held back, and the end of whatever colour the log has left behind."""
         rest = _TOKEN.sub(self._shown, self._held)
         self._held = b""
-        if self._coloured:
-            rest += _RESET
-        self._coloured = False
-        return rest
+        return rest + self.reset()
+
+    def reset(self) -> bytes:
+        """What ends the colour that the log has left behind, if it has."""
+        coloured, self._coloured = self._coloured, False
+        return _RESET if coloured else b""
 
     def _hold(self, data: bytes) -> bytes:
         if unfinished := _UNFINISHED.search(data):
@@ -84,7 +86,7 @@ def printable(text: str) -> str:
 
 def colours(fd: int = 1) -> bool:
     """Whether colours and progress are wanted there."""
-    return os.isatty(fd) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def interactive(stream: int = 2) -> bool:

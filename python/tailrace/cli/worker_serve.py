@@ -15,6 +15,7 @@ import trio
 from tailrace.worker.daemon import serve_worker
 
 from .failure import USAGE, Failure, explain
+from .streams import announce
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,7 @@ class Announcer:
     def _say(self, line: str) -> None:
         if line != self._said:
             logging.getLogger("tailrace.worker").info("%s", line)
-            print(line, flush=True)
+            announce(line)
         self._said = line
 
 

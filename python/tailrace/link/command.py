@@ -229,7 +229,7 @@ class Command:
                 for updates in self._transcript.updates(part, agrees):
                     await call_foreign(self._objects.command.callRemote, "update", updates)
             except Raised as raised:
-                log.error("command %s: remote_update raised", self.id, exc_info=raised.error)
+                raised.report("command %s: remote_update raised", self.id)
                 self._raised = RemoteError(*describe(raised.error))
                 self._host.interrupt(self, f"remote_update raised {raised}")
         if part.complete:
@@ -261,7 +261,7 @@ class Command:
         try:
             await call_foreign(self._objects.command.callRemote, "complete", failure)
         except Raised as raised:
-            log.error("command %s: remote_complete raised", self.id, exc_info=raised.error)
+            raised.report("command %s: remote_complete raised", self.id)
         finally:
             self._completed = True
             if self._final is None:

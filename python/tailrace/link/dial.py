@@ -293,7 +293,7 @@ class WorkerConnection:
                     self._pump.reply(call, await call_foreign(self._do, request))
                 except Raised as raised:
                     if not isinstance(raised.error, TailraceError):
-                        log.error("%s raised", type(request).__name__, exc_info=raised.error)
+                        raised.report("%s raised", type(request).__name__)
                     self._pump.fail(call, *describe(raised.error))
                 except LocalProtocolError as error:
                     log.error("the answer to %s cannot be sent: %s", type(request).__name__, error)

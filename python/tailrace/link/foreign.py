@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, final
 
-from tailrace.errors import describe
+from tailrace.errors import TailraceError, describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,6 +29,11 @@ class Raised(Exception):
 
     def __str__(self) -> str:
         return ": ".join(filter(None, describe(self.error)))
+
+    def report(self, what: str, *args: object) -> None:
+        """Log it: what may happen to good code (a full disk, a lost peer) in one line, a fault with its traceback."""
+        expected = isinstance(self.error, TailraceError | OSError)
+        log.error(f"{what}: %s", *args, self, exc_info=None if expected else self.error)
 
 
 async def call_foreign(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

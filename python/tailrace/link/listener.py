@@ -132,7 +132,7 @@ class Listener:
         try:
             await call_foreign(self.serve_stream, stream)
         except Raised as raised:
-            log.error("%s: the connection failed", peer_of(stream), exc_info=raised.error)
+            raised.report("%s: the connection failed", peer_of(stream))
 
     # ------------------------------------------------------------ the login
 
@@ -190,7 +190,7 @@ class Listener:
             taken = await call_foreign(self._master.newConnection, connection, name)
         except Raised as raised:
             if not isinstance(raised.error, ConnectionLost | ConnectionClosed):
-                log.error("%s: newConnection raised", name, exc_info=raised.error)
+                raised.report("%s: newConnection raised", name)
             connection.refuse("rejected", "the master failed to take this worker")
         except (TailraceError, trio.TooSlowError) as error:
             log.warning("%s (%s): getWorkerInfo failed: %s", name, connection.peer, error)

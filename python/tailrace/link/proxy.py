@@ -7,6 +7,7 @@ stand-in that carries the call over the wire. Only the document's messages exist
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar, cast
 
 from tailrace.errors import LocalProtocolError
@@ -93,9 +94,9 @@ class RemoteCommandProxy(RemoteProxy[RemoteCommandImpl]):
 class JournalSink(RemoteCommandImpl):
     """What stands for a `RemoteCommandImpl` at the worker."""
 
+    @abstractmethod
     async def send(self, source: JournalSource) -> None:
         """See `RemoteCommandProxy.send`."""
-        raise NotImplementedError
 
 
 class FileWriterProxy(RemoteProxy[FileWriterImpl]):
@@ -120,9 +121,9 @@ class FileWriterProxy(RemoteProxy[FileWriterImpl]):
 class FileSink(FileWriterImpl):
     """What stands for a `FileWriterImpl` at the worker."""
 
+    @abstractmethod
     async def abort(self, reason: str) -> None:
         """See `FileWriterProxy.abort`."""
-        raise NotImplementedError
 
 
 class FileReaderProxy(RemoteProxy[FileReaderImpl]):

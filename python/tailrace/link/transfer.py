@@ -46,7 +46,7 @@ async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command
             else:
                 stream.stop("RemoteProtocolError: the upload ended without its close record")
     except Raised as raised:
-        log.error("command %s: its upload failed", command, exc_info=raised.error)
+        raised.report("command %s: its upload failed", command)
         stream.stop(str(raised))
     except RemoteProtocolError as error:
         # Records that are none.
@@ -91,7 +91,7 @@ async def send(pump: Pump, reader: FileReaderProxy, command: str) -> None:
             await stream.write(close_record(digest.length, digest.digest()))
             await stream.finish()
     except Raised as raised:
-        log.error("command %s: its download failed", command, exc_info=raised.error)
+        raised.report("command %s: its download failed", command)
         stream.reset(str(raised))
         return
     except (RemoteError, ConnectionLost):
@@ -117,4 +117,4 @@ async def _close(error: RemoteError | ConnectionLost | None, reader: FileReaderP
     try:
         await call_foreign(reader.callRemote, "close")
     except Raised as raised:
-        log.error("command %s: remote_close raised", command, exc_info=raised.error)
+        raised.report("command %s: remote_close raised", command)

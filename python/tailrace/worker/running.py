@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 import trio
@@ -11,6 +12,7 @@ from tailrace.errors import ConnectionLost, TailraceError
 
 from .commands.child import error_rc, error_text
 from .commands.command import Outcome, Output, conclude
+from .supervisor import SupervisorLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -102,7 +104,8 @@ class Running:
                 logger.info("%s: runs on without its master: %s", self.title, error)
             else:
                 await self.interrupt(str(error))
-            await _discard(self._job.sent)
+            with suppress(SupervisorLost):
+                await _discard(self._job.sent)
 
     async def _give_up(self, scope: trio.CancelScope) -> None:
         """The last resort against a command that an interrupt does not end. One that waits for its master is none."""
@@ -154,9 +157,13 @@ class SupervisedJob:
 
     async def work(self) -> None:
         started = trio.current_time()
-        outcome = await _outcome(self._command, self._out)
-        if outcome is not None:
-            await conclude(self._out, outcome, trio.current_time() - started)
+        try:
+            outcome = await _outcome(self._command, self._out)
+            if outcome is not None:
+                await conclude(self._out, outcome, trio.current_time() - started)
+        except SupervisorLost as error:
+            # Nobody can end the journal any more; that it breaks off is what the master is told.
+            logger.error("%s", error)
 
     async def interrupt(self, why: str) -> None:
         await self._out.interrupt(why)

@@ -154,7 +154,7 @@ impl LogReader {
                 continue;
             }
             if log.lines >= line {
-                return Ok(Some(Line { offset: block.offset() + at as u64, skip: line - 1 }));
+                return Ok(Some(Line { offset: block.offset() + at as u64, skip: line.saturating_sub(1) }));
             }
             line -= log.lines;
         }
@@ -187,7 +187,7 @@ impl LogReader {
             self.seek(|_, index| index.before_offset(offset))?;
         }
         while let Some(block) = self.next_block()? {
-            if block.after.offset > offset {
+            if block.after.offset > offset && block.offset() <= offset {
                 let records = self.records(&block)?;
                 if let Some(open) = &mut self.open {
                     open.block = (block.offset(), records);

@@ -297,8 +297,9 @@ impl Blocks {
                 }
                 self.end.time_us = self.end.time_us.max(log.wall_us);
             }
-            self.end.offset += record.len() as u64;
-            self.end.records += 1;
+            let offset = self.end.offset.checked_add(record.len() as u64);
+            self.end.offset = offset.ok_or_else(|| self.refuse("the journal is too long".to_owned()))?;
+            self.end.records = self.end.records.saturating_add(1);
         }
         self.end.chain = known.unwrap_or(*chain.as_bytes());
         occurred.sort_unstable();

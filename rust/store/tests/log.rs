@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use proptest::prelude::*;
 use support::{Directory, Model};
 use tailrace_core::channel::Channel;
@@ -133,15 +135,66 @@ fn a_large_log_is_found_into_by_its_marks() {
 
 fn spot_check(mut reader: LogReader, model: &Model) {
     for select in selects() {
-        for line in (1..=model.lines(&select)).step_by(977) {
+        // The last line of each record and the first one behind it: marks are between records.
+        let ends = model.line_ends(&select);
+        for line in ends.iter().flat_map(|&line| [line, line + 1]).filter(|&line| line > 0) {
             let found = reader.find_line(line, &select).unwrap().map(|found| (found.offset, found.skip));
-            assert_eq!(found, model.find_line(line, &select));
+            assert_eq!(found, model.find_line(line, &select), "line {line} of {select:?}");
         }
     }
-    for time in (1_000..1_600).step_by(37) {
+    for time in 1_000..1_601 {
         assert_eq!(reader.find_time(time).unwrap(), model.find_time(time));
     }
+    for number in 0..200 {
+        let entry = &model.entries[number * 7_919 % model.entries.len()];
+        let got = reader.batch(entry.offset, 1).unwrap().unwrap();
+        assert_eq!(got, entry.bytes);
+    }
     assert_eq!(read_all(&mut reader, 300_000), model.bytes);
+}
+
+#[test]
+fn a_seek_reads_only_what_is_near() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 1 << 30).unwrap();
+    for number in 0..1_000 {
+        append(&mut writer, &mut model, &[(0, 40, 120, number)]);
+    }
+    let damage_the_beginning = || {
+        let file = directory.path().join(&directory.names()[0]);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[100..200].fill(0);
+        std::fs::write(&file, &bytes).unwrap();
+    };
+    let line = model.lines(&Select::Output) - 3;
+    writer.close().unwrap();
+    while seal_next(directory.path()).unwrap() {}
+    damage_the_beginning();
+    let mut reader = LogReader::open(directory.path()).unwrap();
+    assert_eq!(
+        reader.find_line(line, &Select::Output).unwrap().map(|found| found.offset),
+        model.find_line(line, &Select::Output).map(|found| found.0)
+    );
+    assert_eq!(reader.find_time(999).unwrap(), model.find_time(999));
+    assert!(reader.batch(model.entries[999].offset, 1).unwrap().is_some());
+    assert!(reader.batch(0, 1).is_err());
+}
+
+#[test]
+fn a_seek_in_a_log_that_grows_reads_only_what_is_near() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 1 << 30).unwrap();
+    for number in 0..1_000 {
+        append(&mut writer, &mut model, &[(0, 40, 120, number)]);
+    }
+    let file = std::fs::OpenOptions::new().write(true).open(directory.path().join(&directory.names()[0])).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 10_000], 400).unwrap();
+    let line = model.lines(&Select::Output) - 3;
+    let found = writer.reader().find_line(line, &Select::Output).unwrap();
+    assert_eq!(found.map(|found| found.offset), model.find_line(line, &Select::Output).map(|found| found.0));
+    assert!(writer.reader().find_line(1_000, &Select::Output).is_err());
 }
 
 #[test]
@@ -221,4 +274,42 @@ fn too_many_channels_are_refused_and_the_log_goes_on() {
     writer.close().unwrap();
     while seal_next(directory.path()).unwrap() {}
     assert_eq!(read_all(&mut LogReader::open(directory.path()).unwrap(), 1_000), model.bytes);
+}
+
+#[test]
+fn readers_in_threads_see_every_byte_while_the_log_grows_rolls_closes_and_is_sealed() {
+    let directory = Directory::new();
+    let mut model = Model::default();
+    let mut writer = LogWriter::create(directory.path(), 20_000).unwrap();
+    let total = AtomicU64::new(u64::MAX);
+    let readers: Vec<_> = (0..3).map(|_| writer.reader()).collect();
+    std::thread::scope(|threads| {
+        let following: Vec<_> = readers.into_iter().map(|reader| threads.spawn(|| follow(reader, &total))).collect();
+        for number in 0..2_000 {
+            append(&mut writer, &mut model, &[(number % 6, 2, 40, number as u64), (0, 1, 1, 5)]);
+        }
+        writer.close().unwrap();
+        while seal_next(directory.path()).unwrap() {}
+        total.store(model.bytes.len() as u64, Ordering::SeqCst);
+        for thread in following {
+            assert!(thread.join().unwrap() == model.bytes);
+        }
+    });
+}
+
+/// Reads on until there are `total` bytes, and now and then looks for lines that have begun.
+fn follow(mut reader: LogReader, total: &AtomicU64) -> Vec<u8> {
+    let mut seen = Vec::new();
+    while (seen.len() as u64) < total.load(Ordering::SeqCst) {
+        match reader.batch(seen.len() as u64, 3_000).unwrap() {
+            Some(batch) => seen.extend_from_slice(&batch),
+            None => std::thread::yield_now(),
+        }
+        let lines = reader.lines(&Select::Output);
+        if lines > 0 && seen.len() % 7 == 0 {
+            let last = reader.find_line(lines, &Select::Output).unwrap().unwrap();
+            assert!(last.offset < reader.end_offset());
+        }
+    }
+    seen
 }

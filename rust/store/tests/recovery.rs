@@ -7,8 +7,10 @@ use std::fs;
 use proptest::prelude::*;
 use support::{Directory, Model};
 use tailrace_core::channel::Channel;
+use tailrace_store::format::{self, Coding, Payload, State};
+use tailrace_store::index::Mark;
 use tailrace_store::segment::Segment;
-use tailrace_store::{LogReader, LogWriter, Select, StoreError, seal_next};
+use tailrace_store::{Count, LogReader, LogWriter, Select, StoreError, Totals, seal_next};
 
 const FIRST: &str = "00000000000000000000.seg";
 
@@ -69,6 +71,25 @@ fn a_flipped_bit_at_any_byte_leaves_what_is_before_it() {
         let good = ends.iter().rev().find(|(file, _)| *file <= at).map_or(0, |&(_, journal)| journal);
         assert_eq!(recovered_end(&bad, &model), good, "flipped at {at}");
     }
+}
+
+#[test]
+fn a_block_that_is_missing_ends_the_log_before_it() {
+    let (mut bytes, model, ends) = written();
+    bytes.drain(ends[2].0..ends[3].0);
+    assert_eq!(recovered_end(&bytes, &model), ends[2].1);
+}
+
+#[test]
+fn a_segment_without_a_block_leaves_nothing_behind() {
+    let directory = Directory::new();
+    let (bytes, ..) = written();
+    let preface = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize + 8;
+    fs::write(directory.path().join(FIRST), &bytes[..preface]).unwrap();
+    LogWriter::recover(directory.path(), 1 << 20).unwrap().close().unwrap();
+    assert_eq!(directory.names(), [""; 0]);
+    let mut writer = LogWriter::recover(directory.path(), 1 << 20).unwrap();
+    writer.append(&Model::default().update(3), 0, None).unwrap();
 }
 
 #[test]
@@ -206,7 +227,74 @@ fn a_newer_format_says_so() {
     assert_eq!(fs::read(directory.path().join(FIRST)).unwrap(), bytes, "and it is left alone");
 }
 
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..1_000u64, Just(u64::MAX), Just(u64::MAX - 300), any::<u64>()]
+}
+
+fn count() -> impl Strategy<Value = Count> {
+    (number(), number()).prop_map(|(bytes, lines)| Count { bytes, lines })
+}
+
+fn state() -> impl Strategy<Value = State> {
+    let counts = proptest::collection::vec((1..5u8, count()), 0..4);
+    (number(), number(), number(), counts).prop_map(|(offset, records, time_us, counts)| {
+        let mut totals = Totals::default();
+        for (kind, count) in counts {
+            totals.set(&tailrace_store::Channel::new(kind, "").unwrap(), count);
+        }
+        State { offset, records, time_us, chain: [0; 32], totals }
+    })
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (number(), number(), number(), proptest::collection::vec(count(), 0..3))
+        .prop_map(|(offset, position, time_us, counts)| Mark { offset, position, time_us, counts })
+}
+
 proptest! {
+    /// Whoever wrote it knew how a CRC is made.
+    #[test]
+    fn no_fields_make_anything_panic(
+        preface in state(),
+        blocks in proptest::collection::vec((any::<bool>(), 0..400u32, proptest::option::of(state())), 0..4),
+        index in proptest::option::of((state(), proptest::collection::vec(mark(), 0..3))),
+    ) {
+        let mut file = Vec::new();
+        let mut good = State { offset: 0, ..preface.clone() };
+        format::put_preface(&mut file, if blocks.len() % 2 == 0 { &good } else { &preface });
+        for (is_zstd, size, state) in blocks {
+            let records = Model::default().log(Channel::Stdout, 1, size as usize, 5);
+            good.offset += records.len() as u64;
+            let coding = if is_zstd { Coding::Zstd } else { Coding::Raw };
+            let stored = if is_zstd { zstd::bulk::compress(&records, 1).unwrap() } else { records.clone() };
+            let raw = if state.is_some() && is_zstd { size } else { records.len() as u32 };
+            let payload = Payload { coding, raw, stored: stored.len() as u32, crc: crc32fast::hash(&stored) };
+            format::put_block(&mut file, payload, state.as_ref().unwrap_or(&good), 0..9);
+            file.extend(stored);
+        }
+        if let Some((state, marks)) = index {
+            format::put_index(&mut file, &state, &marks);
+        }
+        tailrace_store::segment::inspect(&file);
+        for name in [FIRST, "00000000000000000000.zst"] {
+            let directory = Directory::new();
+            fs::write(directory.path().join(name), &file).unwrap();
+            if let Ok(mut reader) = LogReader::open(directory.path()) {
+                let end = reader.end_offset();
+                for offset in [0, 1, end / 2, end.saturating_sub(1), end, u64::MAX] {
+                    let _ = reader.batch(offset, 100);
+                    let _ = reader.find_line(offset, &Select::Output);
+                    let _ = reader.find_time(offset);
+                }
+            }
+            if let Ok(mut writer) = LogWriter::recover(directory.path(), 100) {
+                let _ = writer.append(&Model::default().update(3), writer.end().offset, None);
+                let _ = writer.close();
+                let _ = seal_next(directory.path());
+            }
+        }
+    }
+
     #[test]
     fn no_bytes_make_a_scan_panic(bytes: Vec<u8>, at: usize, good in 0..2_000usize) {
         let (mut file, ..) = written();

@@ -21,9 +21,9 @@ pub(crate) fn wall() -> Micros {
     micros(clock_gettime(ClockId::Realtime))
 }
 
-/// Seconds as people write them; what is negative or not a number is nothing.
+/// Seconds as people write them; what is negative or not a number is nothing, and thirty years are for ever.
 pub(crate) fn from_seconds(seconds: f64) -> Micros {
-    (seconds * SECOND as f64) as Micros
+    ((seconds * SECOND as f64) as Micros).min(1_000_000_000 * SECOND)
 }
 
 /// So many microseconds, as a system call wants them.

@@ -67,12 +67,11 @@ impl Control {
         messages.unwrap_or_default()
     }
 
-    /// Queues a message, if there is someone to hear it, and sends what can be sent.
+    /// Queues a message, if there is someone to hear it. `flush` sends it.
     pub(crate) fn send(&mut self, message: &[u8]) {
         if let Some(link) = &mut self.link {
             link.output.extend_from_slice(&(message.len() as u32).to_be_bytes());
             link.output.extend_from_slice(message);
-            self.flush();
         }
     }
 

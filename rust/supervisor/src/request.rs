@@ -143,7 +143,7 @@ pub(crate) fn grown() -> Vec<u8> {
     encoded([("op", "grown".into())])
 }
 
-/// The first message on every connection: which child runs, and how the last one ended, for a daemon that was away.
+/// The first message to a daemon that was away: which child runs, and how the last one ended. A first daemon gets none.
 pub(crate) fn hello(running: Option<i64>, last: Option<&(i64, Exit)>) -> Vec<u8> {
     let running = running.map_or(Value::Nil, Value::Int);
     let last = last.map_or(Value::Nil, |(id, exit)| exit.to_value(*id));

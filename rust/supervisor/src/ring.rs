@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use tailrace_core::journal::Source;
 
@@ -53,12 +54,28 @@ pub fn create_file(directory: BorrowedFd<'_>, name: &str, capacity: usize) -> io
     }
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, (HEADER_BYTES + capacity) as u64)?;
+    reserve_on_disk(&file, HEADER_BYTES + capacity)?;
     let mut header = [0; 16];
     header[..8].copy_from_slice(&MAGIC.to_ne_bytes());
     header[8..].copy_from_slice(&(capacity as u64).to_ne_bytes());
     rustix::io::pwrite(&file, &header, 0)?;
     Ok(file)
+}
+
+fn reserve_on_disk(file: &OwnedFd, length: usize) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length as u64) {
+        Err(Errno::OPNOTSUPP) => write_zeros(file, length),
+        done => Ok(done?),
+    }
+}
+
+/// For file systems that cannot reserve.
+fn write_zeros(file: &OwnedFd, length: usize) -> io::Result<()> {
+    let mut at = 0;
+    while at < length {
+        at += rustix::io::pwrite(file, &[0; CAPACITY_UNIT][..CAPACITY_UNIT.min(length - at)], at as u64)?;
+    }
+    Ok(())
 }
 
 /// The supervisor's side.
@@ -371,6 +388,14 @@ mod tests {
         ring.reader().release(2);
         assert_eq!(ring.reader().begin(), 2);
         assert_eq!(get(&ring.reader(), 2, 100), b"cdef");
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_reserve_gets_zeros() {
+        let ring = Fixture::new(CAPACITY_UNIT);
+        rustix::fs::ftruncate(&ring.file, 0).unwrap();
+        write_zeros(&ring.file, 100_000).unwrap();
+        assert_eq!(std::fs::read(ring.directory.join("journal.ring")).unwrap(), vec![0; 100_000]);
     }
 
     #[test]

@@ -49,13 +49,21 @@ impl Reason {
     }
 }
 
+/// What a child reads.
+pub(crate) struct Feed {
+    pub(crate) pipe: OwnedFd,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// A child, from its start to its end.
 pub(crate) struct Running {
     pub(crate) id: i64,
     pub(crate) child: Child,
     /// Stdout and stderr, until their end.
     pub(crate) outputs: [Option<OwnedFd>; 2],
-    /// What is still to be written, and where.
-    pub(crate) stdin: Option<(OwnedFd, Vec<u8>)>,
+    /// What is to be written to it, until all of that was.
+    pub(crate) stdin: Option<Feed>,
     pid: Pid,
     started: Micros,
     /// When the child gave a sign of life last.
@@ -87,7 +95,7 @@ impl Running {
         Self {
             id,
             outputs: [launched.stdout, launched.stderr],
-            stdin: launched.stdin.map(|stdin| (stdin, feed)),
+            stdin: launched.stdin.map(|pipe| Feed { pipe, bytes: feed, written: 0 }),
             pid: launched.pid,
             started: now,
             heard: now,
@@ -248,10 +256,10 @@ impl Running {
 
     /// Feeds the child's standard input; closes it behind the last byte.
     pub(crate) fn feed(&mut self) {
-        let Some((stdin, left)) = &mut self.stdin else { return };
-        while !left.is_empty() {
-            match rustix::io::write(&*stdin, left) {
-                Ok(written) => drop(left.drain(..written)),
+        let Some(Feed { pipe, bytes, written }) = &mut self.stdin else { return };
+        while *written < bytes.len() {
+            match rustix::io::write(&*pipe, &bytes[*written..]) {
+                Ok(more) => *written += more,
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
                 // It does not want it.

@@ -30,6 +30,9 @@ use crate::{family, process, ring};
 /// How often one looks whether the directory still exists: a supervisor whose worker was deleted has nobody to wait for.
 const CHECK: Micros = 10 * SECOND;
 
+/// How long one waits for a daemon to come back: as long as a worker waits for its master.
+const ORPHANED: Micros = 86_400 * SECOND;
+
 /// Where errors of the supervisor itself are written, for want of anyone to tell.
 const LOG: &str = "supervisor.log";
 
@@ -69,8 +72,9 @@ struct Supervisor {
     /// Why nothing starts any more.
     interrupted: Option<String>,
     leaving: bool,
-    over: bool,
     check_at: Micros,
+    /// When a daemon was there last, as of the last check.
+    attached_at: Micros,
     buffer: Vec<u8>,
 }
 
@@ -94,8 +98,8 @@ impl Supervisor {
             last: None,
             interrupted: None,
             leaving: false,
-            over: false,
             check_at: clock::mono() + CHECK,
+            attached_at: clock::mono(),
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -109,6 +113,8 @@ impl Supervisor {
             if self.book.take_bell() {
                 self.control.send(&request::grown());
             }
+            // All of a turn at once: the daemon is woken once.
+            self.control.flush();
             if self.is_done(now) {
                 remove(&self.path, self.directory.as_fd());
                 return Ok(());
@@ -227,16 +233,25 @@ impl Supervisor {
     /// Whether there is nothing left to be here for.
     fn is_done(&mut self, now: Micros) -> bool {
         if now >= self.check_at {
-            self.check_at = now + CHECK;
-            let deleted = rustix::fs::fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0);
-            if deleted || (!self.control.attached() && self.running.is_none() && self.last.is_none()) {
-                self.leave(now);
-            }
+            self.check(now);
         }
         if self.running.is_some() {
             return false;
         }
-        self.leaving || self.over || (self.book.is_over() && self.book.is_settled_or_asks())
+        self.leaving || (self.book.is_over() && self.book.is_settled_or_asks())
+    }
+
+    /// Leaves when nobody can want this supervisor any more.
+    fn check(&mut self, now: Micros) {
+        self.check_at = now + CHECK;
+        if self.control.attached() {
+            self.attached_at = now;
+        }
+        let deleted = rustix::fs::fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0);
+        let never_used = !self.control.attached() && self.running.is_none() && self.last.is_none();
+        if deleted || never_used || now - self.attached_at > ORPHANED {
+            self.leave(now);
+        }
     }
 
     // What happens
@@ -253,8 +268,8 @@ impl Supervisor {
             let now = clock::mono();
             if let Some(running) = &mut self.running {
                 running.note_room(room, now);
-                if let Some((stdin, _)) = &running.stdin {
-                    polled.add(Source::Stdin, PollFd::new(stdin, PollFlags::OUT));
+                if let Some(stdin) = &running.stdin {
+                    polled.add(Source::Stdin, PollFd::new(&stdin.pipe, PollFlags::OUT));
                 }
                 for (channel, output) in running.outputs.iter().enumerate() {
                     if let Some(output) = output.as_ref().filter(|_| room && now >= running.nap_until) {
@@ -283,13 +298,13 @@ impl Supervisor {
         match source {
             Source::Signals => self.notice_signals(now),
             Source::Listener => {
-                if self.control.accept() {
+                let news = self.running.is_some() || self.last.is_some();
+                if self.control.accept() && news {
                     let running = self.running.as_ref().map(|running| running.id);
                     self.control.send(&request::hello(running, self.last.as_ref()));
                 }
             }
             Source::Daemon => {
-                self.control.flush();
                 for message in self.control.receive() {
                     self.hear(&message, now);
                 }

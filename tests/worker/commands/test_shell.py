@@ -31,6 +31,11 @@ async def test_a_list_is_run_as_it_is(desk):
     assert report.failure is None
 
 
+async def test_words_that_are_no_text_reach_the_child_as_they_are(desk):
+    report = await desk.run("shell", command=["sh", "-c", 'printf %s "$0$X"', b"a\xff"], env={"X": b"\xfe"})
+    assert (report.stdout, report.rc) == (b"a\xff\xfe", 0)
+
+
 async def test_a_string_goes_through_the_shell(desk):
     report = await desk.run("shell", command="echo out; echo err >&2; exit 7")
     assert (report.stdout, report.stderr, report.rc) == (b"out\n", b"err\n", 7)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from contextlib import aclosing
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -20,7 +20,6 @@ from .project import DATA_BYTES, LONG_LINE_BYTES, tree_digest, write_grain, writ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from tailrace.cli.api import Api, Json, RunInfo
 
@@ -166,10 +165,11 @@ class Script:
 
 
 def _is_gone(pid: str) -> bool:
-    if not pid.isdigit():
-        return False
+    """Whether there is no such process, or only what is left of it for its parent to look at."""
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+        fields = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
         return True
-    return False
+    except ValueError:
+        return False
+    return fields[0] == "Z"

@@ -9,6 +9,8 @@ import attrs
 
 from .command import VERSION
 from .files import CopyDirectory, Glob, ListDirectory, MakeDirectory, RemoveDirectory, RemoveFile, Stat
+from .git import git
+from .repo import repo
 from .shell import Shell
 from .transfer import DownloadDirectory, DownloadFile, UploadDirectory, UploadFile
 
@@ -37,7 +39,7 @@ class PlainEntry:
 
 
 SUPERVISED: Mapping[str, Callable[[Context], Command[Supervised]]] = MappingProxyType(
-    {"shell": Shell, "rmdir": RemoveDirectory, "cpdir": CopyDirectory}
+    {"shell": Shell, "rmdir": RemoveDirectory, "cpdir": CopyDirectory, "git": git, "repo": repo}
 )
 """The commands that run children."""
 

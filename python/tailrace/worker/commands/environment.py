@@ -47,6 +47,8 @@ def _checked(arguments: Arguments, name: str, value: object) -> str | list[str] 
         raise arguments.wrong("env", f"a mapping with names of variables, which {name!r} is not")
     if value is None:
         return None
+    if isinstance(value, bytes):  # an environment may hold any bytes
+        value = os.fsdecode(value)
     texts = cast("list[object]", list(value) if isinstance(value, list | tuple) else [value])
     checked = [text for text in texts if isinstance(text, str) and "\0" not in text]
     if len(checked) < len(texts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 from typing import TYPE_CHECKING, cast, final
@@ -91,6 +92,10 @@ def _item(arguments: Arguments, item: object) -> tuple[str, str]:
         real, shown = parts[1], parts[2]
     else:
         real = shown = item
+    if isinstance(shown, bytes):  # a command line may hold any bytes
+        shown = shown.decode(errors="replace")
+    if isinstance(real, bytes):
+        real = os.fsdecode(real)
     if not isinstance(real, str) or not isinstance(shown, str) or "\0" in real:
         raise arguments.wrong("command", 'made of strings without NUL and ("obfuscated", real, shown)')
     return real, shown

@@ -99,6 +99,15 @@ impl Model {
         None
     }
 
+    /// How many lines have begun behind each record, 0 first.
+    pub fn line_ends(&self, select: &Select) -> Vec<u64> {
+        let mut ends = vec![0];
+        for entry in self.entries.iter().filter(|entry| selected(entry, select)) {
+            ends.push(ends[ends.len() - 1] + entry.lines);
+        }
+        ends
+    }
+
     pub fn find_time(&self, time_us: u64) -> u64 {
         let found = self.entries.iter().find(|entry| is_log(entry) && entry.wall_us >= time_us);
         found.map_or(self.bytes.len() as u64, |entry| entry.offset)
