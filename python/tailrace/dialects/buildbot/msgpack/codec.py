@@ -41,9 +41,9 @@ NO_SEPARATOR: Final = "(?!)"
 """A `newline_re` that matches nothing: output is to come as it is."""
 
 SETTINGS: Final[Mapping[str, Value]] = {
-    "buffer_size": 65536,
-    # Whole seconds only; what a worker holds back longer is its own choice.
-    "buffer_timeout": 1,
+    # Much output goes in few messages, little at once.
+    "buffer_size": 256 << 10,
+    "buffer_timeout": 0.02,
     "newline_re": NO_SEPARATOR,
     "max_line_length": LINE_LENGTH_MAX,
 }
