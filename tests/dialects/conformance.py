@@ -182,11 +182,12 @@ def a_stream_does_not_outrun_its_credit(pair):
 
 def both_ways_at_once(pair):
     pair.log_in()
-    pair.begin(writer="FileWriter", reader="FileReader")
+    pair.begin(writer="FileWriter")
+    pair.begin("8", reader="FileReader")
     digest = Blake3()
     digest.update(b"data")
     file = chunk_records(b"data") + close_record(4, digest.digest())
-    up, down = pair.worker.open("upload", "7"), pair.master.open("download", "7")
+    up, down = pair.worker.open("upload", "7"), pair.master.open("download", "8")
     for side, stream in ((pair.worker, up), (pair.master, down)):
         side.write(stream, file)
         side.end(stream)

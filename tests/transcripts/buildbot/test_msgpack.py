@@ -68,7 +68,9 @@ def key_of(path):
 def read(socket, data, step):
     """Everything that a socket makes of it."""
     made = []
-    for piece in pieces(data, step):
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    # Nobody speaks before it was let in.
+    for piece in (*pieces(head + blank, step), *pieces(rest, step)):
         socket.receive_data(piece)
         for event in events(socket):
             made.append(event)

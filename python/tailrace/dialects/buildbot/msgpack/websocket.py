@@ -202,7 +202,10 @@ class _Socket:
             self.fail(f"it asks on and on, and has not taken {self._caused} bytes of answers")
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.PONG:
+        if self._protocol.state is State.CONNECTING:
+            self._events.clear()
+            self.fail("it speaks before it was let in")
+        elif frame.opcode is Opcode.PONG:
             self._events.append(Pong(bytes(frame.data)))
         elif frame.opcode is Opcode.CLOSE:
             self._end(_closed(self._protocol.close_rcvd))
