@@ -70,7 +70,8 @@ def spell(
 
 def _spell_specials(name: str, args: dict[str, Value], version: Version) -> None:
     if name == "shell":
-        args["command"] = _spell_words(args.get("command"), version)
+        if "command" in args:
+            args["command"] = _spell_words(args["command"], version)
         if args.get("logfiles") is None:
             args.pop("logfiles", None)
     elif name in _TRANSFERS:
