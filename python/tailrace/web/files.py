@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal
@@ -13,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from tailrace.errors import RemoteError
+from tailrace.errors import RemoteError, TailraceError
 from tailrace.master import Master, RunResult
 from tailrace.master.passing import PassingReader, PassingWriter, TransferAborted
 from tailrace.web.streams import ByteStream
@@ -21,12 +24,15 @@ from tailrace.web.streams import ByteStream
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from tailrace.link import Connection
     from tailrace.master.command import TransferCommand
 
 BLOCK_BYTES: Final = 1024 * 1024
 
 _STOPPING_S: Final = 5.0
 """How long the worker may take to end a transfer that nobody wants any more."""
+
+_UNPACK: Final = 'mkdir -p -- "$2" && tar -xf "$1" -C "$2"; rc=$?; rm -f -- "$1"; exit $rc'
 
 Kind = Literal["file", "tree"]
 
@@ -35,12 +41,16 @@ async def put_file(request: Request) -> Response:
     """The request's body into a file, or a tree, of a worker. It is in its place whole, or as it was."""
     master, worker, path = _where(request)
     kind = _kind(request, default="file")
+    if kind == "tree" and worker in master.workers and not _knows(master.workers[worker], "downloadDirectory"):
+        return await _put_archive(request, master, worker, path)
+    args: dict[str, object] = {"workerdest": path, "mode": _mode(request)}
+    return await _put(request, master, worker, "downloadFile" if kind == "file" else "downloadDirectory", args)
+
+
+async def _put(request: Request, master: Master, worker: str, name: str, more: Mapping[str, object]) -> Response:
     reader = PassingReader()
-    args: dict[str, object] = {"workerdest": path, "workdir": ".", "reader": reader, "blocksize": BLOCK_BYTES}
-    args |= {"maxsize": None}
-    if kind == "file":
-        args["mode"] = _mode(request)
-    command = await master.transfer(worker, "downloadFile" if kind == "file" else "downloadDirectory", args)
+    args = {"workdir": ".", "reader": reader, "blocksize": BLOCK_BYTES, "maxsize": None, **more}
+    command = await master.transfer(worker, name, args)
     command.on_end(reader.close)
     try:
         await _feed(request, reader)
@@ -52,6 +62,25 @@ async def put_file(request: Request) -> Response:
         reader.abort("the client went away")
     error = None if _worked(result) else _why(command, result)
     return JSONResponse({"bytes": reader.bytes, "rc": result.rc, "error": error})
+
+
+async def _put_archive(request: Request, master: Master, worker: str, path: str) -> Response:
+    """A tree for a worker of Buildbot's, which has no command for it: as an archive, which is unpacked there."""
+    archive = f"{path.rstrip('/')}.{secrets.token_hex(4)}.tar"
+    response = await _put(request, master, worker, "downloadFile", {"workerdest": archive, "mode": 0o600})
+    said = json.loads(bytes(response.body))
+    result = None
+    try:
+        if said["error"] is None:
+            args = {"command": ["/bin/sh", "-c", _UNPACK, "sh", archive, path], "workdir": ".", "logEnviron": False}
+            command = await master.transfer(worker, "shell", args)
+            result = await command.wait()
+            said |= {"rc": result.rc, "error": None if _worked(result) else _why(command, result)}
+    finally:
+        if result is None:
+            with trio.move_on_after(_STOPPING_S, shield=True), suppress(TailraceError):
+                await (await master.transfer(worker, "rmfile", {"path": archive})).wait()
+    return JSONResponse(said)
 
 
 async def get_file(request: Request) -> Response:
@@ -116,6 +145,11 @@ def _where(request: Request) -> tuple[Master, str, str]:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "say which worker and which path")
     assert isinstance(master, Master)
     return master, worker, path
+
+
+def _knows(connection: Connection, command: str) -> bool:
+    known = connection.info.get("worker_commands")
+    return not isinstance(known, Mapping) or command in known
 
 
 def _kind(request: Request, *, default: Kind) -> Kind:
