@@ -163,7 +163,7 @@ class Command:
             if writer is not None:
                 nursery.start_soon(self._receive, writer)
             if reader is not None:
-                nursery.start_soon(transfer.send, self._pump, reader, self.id)
+                nursery.start_soon(self._send, reader)
             failure = await self._follow()
             # A transfer that is not over when its command is has failed.
             nursery.cancel_scope.cancel()
@@ -173,10 +173,19 @@ class Command:
         await self._upload_opened.wait()
         assert self._upload is not None
         try:
-            await transfer.receive(self._pump, self._upload, writer, self.id)
+            content = await transfer.receive(self._pump, self._upload, writer, self.id)
         finally:
             self._upload.stop("Cancelled: the command ended before its upload")
             self._pump.drop(self._upload)
+        self._tell(content)
+
+    async def _send(self, reader: FileReaderProxy) -> None:
+        self._tell(await transfer.send(self._pump, reader, self.id))
+
+    def _tell(self, content: bool) -> None:
+        """Where the worker does not hear that a transfer was given up, it is at least not to go on with it."""
+        if not content and not self._pump.dialect.traits.offsets:
+            self._host.interrupt(self, "the master gave the transfer up")
 
     # ------------------------------------------------------------ the journal
 

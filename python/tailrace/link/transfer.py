@@ -30,8 +30,11 @@ READ_BYTES = MIB
 CLOSED = "closed"
 
 
-async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command: str) -> None:
-    """Take an upload to its end. Cancelled, as when the transfer fails meanwhile: the Impl is not closed."""
+async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command: str) -> bool:
+    """Take an upload to its end. Cancelled, as when the transfer fails meanwhile: the Impl is not closed.
+
+    Whether the Impl was content.
+    """
     digest = Blake3()
     end, closed = 0, False
     try:
@@ -48,6 +51,7 @@ async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command
     except Raised as raised:
         raised.report("command %s: its upload failed", command)
         stream.stop(str(raised))
+        return False
     except RemoteProtocolError as error:
         # Records that are none.
         pump.breach(error)
@@ -55,6 +59,7 @@ async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command
         pass
     if stream.error is not None:
         log.info("command %s: its upload ended early: %s", command, stream.error)
+    return True
 
 
 async def _hand_on(batch: Batch, writer: FileWriterProxy, digest: Blake3) -> bool:
@@ -75,12 +80,12 @@ async def _hand_on(batch: Batch, writer: FileWriterProxy, digest: Blake3) -> boo
     return True
 
 
-async def send(pump: Pump, reader: FileReaderProxy, command: str) -> None:
-    """Send a download to its end. Cancelled: it is reset, and the Impl is not closed."""
+async def send(pump: Pump, reader: FileReaderProxy, command: str) -> bool:
+    """Send a download to its end. Cancelled: it is reset, and the Impl is not closed. Whether the Impl was content."""
     try:
         stream = pump.open("download", command)
     except (ConnectionLost, ConnectionClosed):
-        return
+        return True
     try:
         digest = Blake3()
         with stream.scope:
@@ -93,12 +98,13 @@ async def send(pump: Pump, reader: FileReaderProxy, command: str) -> None:
     except Raised as raised:
         raised.report("command %s: its download failed", command)
         stream.reset(str(raised))
-        return
+        return False
     except (RemoteError, ConnectionLost):
         pass
     finally:
         stream.reset("Cancelled: the command ended before its download")
     await _close(stream.error, reader, command)
+    return True
 
 
 async def _read(reader: FileReaderProxy) -> bytes:

@@ -219,7 +219,9 @@ class ReceivedJournal(_Received):
 class ReceivedUpload(_Received):
     """Write calls, as an upload. A worker says that the file is whole before it says whether it could read it (`rc`).
 
-    So what ends it is answered at once and kept until `finish`.
+    So what ends it is answered at once and kept until `finish`. What `link` does not want is thrown away and answered
+    as if it were taken: on Perspective Broker a real worker that hears of an error dies of reporting it, and its
+    command never completes. That the upload failed is said with `rc`.
     """
 
     role: Role = "upload"
@@ -258,6 +260,11 @@ class ReceivedUpload(_Received):
             self._answers.add(self._queue.end, handle)
             self._answers.settle(self._settled)
 
+    def stop(self, reason: str) -> None:
+        if not self.over:
+            self._answers.settle(self._queue.end)
+        super().stop(reason)
+
     def finish(self, rc: Value) -> None:
         """The worker says how it went."""
         if self._finished or self.over:
@@ -295,10 +302,11 @@ class ReceivedUpload(_Received):
         self._tell()
 
     def _is_refused(self, handle: Handle) -> bool:
-        if self.refusal is not None or self._finished:
-            self._host.refuse(handle, *(self.refusal or ("LocalProtocolError", "the upload is over")))
-            return True
-        return False
+        if self.refusal is not None:
+            self._host.answer(handle, None)
+        elif self._finished:
+            self._host.refuse(handle, "LocalProtocolError", "the upload is over")
+        return self.refusal is not None or self._finished
 
     def _end(self) -> int:
         return self._queue.end
@@ -313,7 +321,10 @@ class _Read:
 
 @final
 class SentDownload:
-    """What the worker reads. Read calls may come before `link` has opened it."""
+    """What the worker reads. Read calls may come before `link` has opened it.
+
+    One that fails ends early for the worker, and is said to have failed with its `rc`: see `ReceivedUpload`.
+    """
 
     def __init__(self, host: Host, window_bytes: int) -> None:
         self.number: int | None = None
@@ -326,7 +337,8 @@ class SentDownload:
         self._bytes = 0
         self._reads: deque[_Read] = deque()
         self._whole = self._ended = self._blocked = self._closed = False
-        self._error: tuple[str, str] | None = None
+        self.refusal: tuple[str, str] | None = None
+        """Why `link` gives no more of it."""
 
     # link's
 
@@ -360,7 +372,7 @@ class SentDownload:
     def reset(self, reason: str) -> None:
         kind, colon, text = reason.partition(": ")
         self.over = True
-        self._error = (kind, text) if colon else ("Cancelled", reason)
+        self.refusal = (kind, text) if colon else ("Cancelled", reason)
         self._data.clear()
         self._bytes = 0
         self._feed()
@@ -385,7 +397,7 @@ class SentDownload:
 
     def abandon(self) -> None:
         """The command is over."""
-        self._error = self._error or ("LocalProtocolError", "the command is over")
+        self.refusal = self.refusal or ("LocalProtocolError", "the command is over")
         self._feed()
 
     def _stopped(self) -> None:
@@ -397,12 +409,10 @@ class SentDownload:
 
     def _feed(self) -> None:
         while self._reads:
-            if self._error is not None:
-                self._host.refuse(self._reads.popleft().handle, *self._error)
-            elif self._data:
+            if self._data:
                 read = self._reads.popleft()
                 self._host.answer(read.handle, self._cut(read.length))
-            elif self._whole or self._closed:
+            elif self._whole or self._closed or self.refusal is not None:
                 self._host.answer(self._reads.popleft().handle, b"")
             else:
                 break
@@ -443,7 +453,7 @@ class ReceivedCommand:
         if self._held:
             self._held.append((handle, update.elements))
             return
-        elements = update.elements
+        elements = self._judged(update.elements) if self.upload is None else update.elements
         for index, element in enumerate(elements):
             if isinstance(element, Item) and element.key == "rc" and self._waits(element.value):
                 self.journal.update(None, elements[:index])
@@ -477,10 +487,10 @@ class ReceivedCommand:
         return not self.upload.over
 
     def _judged(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
-        """The worker thinks that all went well; that is for the writer to say."""
-        refusal = self.upload.refusal if self.upload is not None else None
-        if refusal is None:
+        """The worker thinks that all went well; that is for the master's file to say."""
+        transfer = self.upload or self.download
+        if transfer is None or transfer.refusal is None or Item("rc", 0) not in elements:
             return elements
-        said = Text("stderr", None, f"the master did not take the upload: {': '.join(filter(None, refusal))}\n")
-        judged = (Item("rc", 1) if isinstance(e, Item) and e == Item("rc", 0) else e for e in elements)
-        return (said, *judged)
+        why = ": ".join(filter(None, transfer.refusal))
+        said = Text("stderr", None, f"the master gave the transfer up: {why}\n")
+        return (said, *(Item("rc", 1) if element == Item("rc", 0) else element for element in elements))
