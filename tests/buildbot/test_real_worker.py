@@ -180,7 +180,7 @@ async def test_file_system_commands(bench):
     assert (await rc("stat", file="nothing")).rc != 0
     assert sorted((await rc("listdir", dir="tree")).files) == ["branch", "leaf"]
     assert (await rc("listdir", dir="nothing")).rc != 0
-    assert (await rc("glob", path="tree/l*")).files == (str(home / "tree" / "leaf"),)
+    assert [os.path.normpath(path) for path in (await rc("glob", path="tree/l*")).files] == [f"{home}/tree/leaf"]
     assert (await rc("glob", path="none*")).files == ()
     assert (await rc("cpdir", fromdir="tree", todir="copy")).rc == 0
     assert (home / "copy" / "leaf").read_text() == "green"

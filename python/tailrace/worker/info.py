@@ -29,7 +29,7 @@ def worker_info(basedir: Path, manners: Manners) -> dict[str, Value]:
     """Reads files; call it in a thread.
 
     Keys: the files of `info/` by name; `os_*` from /etc/os-release; `environ`, `system`, `basedir`, `numcpus`,
-    `version`, `worker_commands`, `delete_leftover_dirs`, `encoding`; `hostname` and `machine`.
+    `version`, `worker_commands`, `delete_leftover_dirs`, `encoding`, `software`; `hostname` and `machine`.
     """
     return {
         **_os_release(),
@@ -44,6 +44,7 @@ def worker_info(basedir: Path, manners: Manners) -> dict[str, Value]:
         "worker_commands": versions(),
         "delete_leftover_dirs": manners.delete_leftover_dirs,
         "encoding": "utf-8",
+        "software": f"tailrace {__version__}",
     }
 
 

@@ -485,3 +485,21 @@ def test_methods_of_streams_that_are_over():
             side.write(5, b"")
         with pytest.raises(LocalProtocolError):
             side.write_journal(5, Journal())
+
+
+def test_a_worker_that_does_not_survive_errors_hears_of_a_failed_transfer_by_its_rc():
+    fake = FakeWire()
+    fake.master.survives_errors = False
+    fake.master.begin("7", writes=False, reads=True)
+    stream = fake.master.open("download", "7")
+    fake.worker.accepted("7", reads=True)
+    fake.turn()
+    fake.master.reset(stream, "OSError: no such file")
+    fake.turn()
+    here = opened(list(fake.worker_end.events), "download")
+    assert fake.worker.take(here, MIB).close()[0] == 0
+    send_journal(fake, journal({"rc": 0}))
+    there = opened(fake.master_events(), "journal")
+    batch = fake.master.take(there, MIB)
+    assert batch.updates()["rc"] == 1
+    assert b"OSError: no such file" in batch.channel_bytes("stderr", None)

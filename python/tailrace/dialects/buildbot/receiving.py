@@ -44,6 +44,8 @@ class Host(Protocol):
 
     unsettled: int
     """Bytes that have come and were not settled, of all streams."""
+    survives_errors: bool
+    """The worker may be told that a call of a transfer failed. Else it hears that all is well, until its `rc`."""
 
     def answer(self, handle: Handle, value: bytes | None, /) -> None:
         """Answer a call."""
@@ -219,9 +221,8 @@ class ReceivedJournal(_Received):
 class ReceivedUpload(_Received):
     """Write calls, as an upload. A worker says that the file is whole before it says whether it could read it (`rc`).
 
-    So what ends it is answered at once and kept until `finish`. What `link` does not want is thrown away and answered
-    as if it were taken: on Perspective Broker a real worker that hears of an error dies of reporting it, and its
-    command never completes. That the upload failed is said with `rc`.
+    So what ends it is answered at once and kept until `finish`. What `link` does not want is refused; but a worker that
+    does not survive it is answered as if it were taken, and that the upload failed is said with its `rc`.
     """
 
     role: Role = "upload"
@@ -261,7 +262,7 @@ class ReceivedUpload(_Received):
             self._answers.settle(self._settled)
 
     def stop(self, reason: str) -> None:
-        if not self.over:
+        if not self.over and not self._host.survives_errors:
             self._answers.settle(self._queue.end)
         super().stop(reason)
 
@@ -302,11 +303,13 @@ class ReceivedUpload(_Received):
         self._tell()
 
     def _is_refused(self, handle: Handle) -> bool:
-        if self.refusal is not None:
+        if self.refusal is None and not self._finished:
+            return False
+        if self.refusal is not None and not self._host.survives_errors:
             self._host.answer(handle, None)
-        elif self._finished:
-            self._host.refuse(handle, "LocalProtocolError", "the upload is over")
-        return self.refusal is not None or self._finished
+        else:
+            self._host.refuse(handle, *(self.refusal or ("LocalProtocolError", "the upload is over")))
+        return True
 
     def _end(self) -> int:
         return self._queue.end
@@ -323,7 +326,7 @@ class _Read:
 class SentDownload:
     """What the worker reads. Read calls may come before `link` has opened it.
 
-    One that fails ends early for the worker, and is said to have failed with its `rc`: see `ReceivedUpload`.
+    For a worker that does not survive errors one that fails just ends; its `rc` says that it failed.
     """
 
     def __init__(self, host: Host, window_bytes: int) -> None:
@@ -409,7 +412,9 @@ class SentDownload:
 
     def _feed(self) -> None:
         while self._reads:
-            if self._data:
+            if self.refusal is not None and self._host.survives_errors:
+                self._host.refuse(self._reads.popleft().handle, *self.refusal)
+            elif self._data:
                 read = self._reads.popleft()
                 self._host.answer(read.handle, self._cut(read.length))
             elif self._whole or self._closed or self.refusal is not None:

@@ -213,6 +213,8 @@ class MasterStreams:
         self, wire: Answering, clock: Callable[[], tuple[int, int]], *, window_bytes: int, unsettled_max: int
     ) -> None:
         self.unsettled = 0
+        self.survives_errors = True
+        """A worker of Buildbot's does not, on Perspective Broker: it dies of reporting it, and never completes."""
         self._wire = wire
         self._clock = clock
         self._window_bytes = window_bytes

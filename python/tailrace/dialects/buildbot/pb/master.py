@@ -347,6 +347,7 @@ class PbMaster(Side):
         commands = info.get("worker_commands")
         if isinstance(commands, dict):
             self._versions = {name: parse_version(str(version)) for name, version in commands.items()}
+        self._master_streams.survives_errors = str(info.get("software", "")).startswith("tailrace ")
         self.emit(Replied(number, info))
 
     # ------------------------------------------------------------ for the streams

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from tailrace.dialects.buildbot.streams import MasterStreams, WorkerStreams
     from tailrace.messages import Event, Request, Role, Value
 
-TRAITS: Final = Traits(wire="pb", offsets=False, signals=False, worker_makes_builders=True, asks_shutdown=True)
+TRAITS: Final = Traits(
+    wire="pb",
+    offsets=False,
+    signals=False,
+    worker_makes_builders=True,
+    one_command_per_builder=True,
+    asks_shutdown=True,
+)
 # Calls of the peer's that `link` has not answered. Those of streams are bounded by their bytes.
 CALLS_MAX: Final = 10_000
 
