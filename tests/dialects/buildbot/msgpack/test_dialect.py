@@ -221,6 +221,8 @@ def test_a_browser_gets_a_page():
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000,
         b"GET " + b"x" * 100_000,
         request() + frame({"op": "print"}, masked=True),
+        request() + frame(b"", opcode=8, masked=True),
+        request() + b"junk",
         request().replace(b"Version: 13", b"Version: 12"),
     ],
 )
@@ -230,6 +232,16 @@ def test_no_handshake(data):
     with pytest.raises(RemoteProtocolError):
         master.next_event()
     assert master.eof_to_send
+
+
+def test_who_speaks_before_it_was_let_in_is_not():
+    master = make_master()
+    master.receive_data(request())
+    master.next_event()
+    master.receive_data(frame({"op": "print"}, masked=True))
+    assert master.admit(b"pass")
+    with pytest.raises(RemoteProtocolError):
+        master.next_event()
 
 
 def test_who_goes_before_it_has_asked_has_just_gone():

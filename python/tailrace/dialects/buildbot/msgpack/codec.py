@@ -52,6 +52,7 @@ SETTINGS: Final[Mapping[str, Value]] = {
 FAILURE: Final = re.compile(r"([A-Za-z_][\w.]*): (.*)", re.DOTALL)
 """`Type: text`."""
 
+_NEWLINE: Final = re.compile("\n")
 _TEXTS: Final = frozenset({"stdout", "stderr", "header"})
 
 
@@ -147,12 +148,12 @@ def file_data(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | str:
 # ---------------------------------------------------------------- a worker's calls
 
 
-def encode_call(call: Call, *, directory: bool = False) -> dict[str, object]:
-    """All but the number. `directory`: what is uploaded is one."""
+def encode_call(call: Call, *, directory: bool = False, terse: bool = False) -> dict[str, object]:
+    """All but the number. `directory`: what is uploaded is one. `terse`: for a master that finds newlines itself."""
     message: dict[str, object] = {"command_id": call.command}
     match call:
         case Update(_, elements):
-            message |= {"op": "update", "args": [_encode_element(element) for element in elements]}
+            message |= {"op": "update", "args": [_encode_element(element, terse) for element in elements]}
         case Complete(_, failure):
             message |= {"op": "complete", "args": None if failure is None else spoken(*failure)}
         case Write(_, data):
@@ -241,17 +242,17 @@ def spoken(kind: str, text: str) -> str:
     return text if kind == "RemoteError" and text else f"{kind}: {text}"
 
 
-def _encode_element(element: Element) -> Sequence[object]:
+def _encode_element(element: Element, terse: bool) -> Sequence[object]:
     if isinstance(element, Item):
         return (element.key, element.value)
-    lines = (element.text, _newlines(cast("str", element.text)), element.times)
+    lines = (element.text, () if terse else _newlines(cast("str", element.text)), element.times)
     return ("log", (element.name, lines)) if element.channel == "log" else (element.channel, lines)
 
 
 def _newlines(text: str) -> list[int]:
     """Where they are, counted in characters."""
-    at = -1
-    return [at := at + len(line) + 1 for line in text.split("\n")[:-1]]
+    # Half of what sending a log costs, and this is the fastest way.
+    return [found.start() for found in _NEWLINE.finditer(text)]
 
 
 def _elements(message: Incoming) -> list[Element]:

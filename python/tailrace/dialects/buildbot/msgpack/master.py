@@ -107,10 +107,10 @@ class MsgpackMaster(_Side):
         if not hmac.compare_digest(login.password, secret) or not secret:
             self._socket.refuse(401, "credentials", "unknown worker or wrong password")
             return False
-        self._socket.admit()
-        self._events.append(LoggedIn(peer=login.peer, software=login.software))
-        # There is no such call on this wire: who is let in has nothing that it could hold.
-        self._called(None, Held(()), None)
+        if self._socket.admit():
+            self._events.append(LoggedIn(peer=login.peer, software=login.software))
+            # There is no such call on this wire: who is let in has nothing that it could hold.
+            self._called(None, Held(()), None)
         return True
 
     def refuse(self, reason: str, text: str) -> None:

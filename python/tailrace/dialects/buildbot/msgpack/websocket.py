@@ -258,14 +258,15 @@ class ServerSocket(_Socket):
         self._software = software
         self._accepted: Response | None = None
 
-    def admit(self) -> None:
-        """After `Asked`: the worker is let in."""
+    def admit(self) -> bool:
+        """After `Asked`: the worker is let in, if it is still there."""
         if self._closed or self._error is not None or self._accepted is None:
-            return
+            return False
         self._accepted.headers["Server"] = _header(self._software)
         self._accepted.headers[_ID] = _header(self._id)
         self._server.send_response(self._accepted)
         self._collect(caused=False)
+        return True
 
     def refuse(self, status: int, reason: str, text: str) -> None:
         """After `Asked`, or instead of it."""
@@ -283,7 +284,7 @@ class ServerSocket(_Socket):
 
     def _on_handshake(self, event: Request | Response) -> None:
         assert isinstance(event, Request)
-        if self._server.reader.buffer:
+        if self._server.reader.buffer or self._server.eof_sent:
             self.fail("it speaks before it was let in")
         elif "Upgrade" not in event.headers:
             self._respond(200, _PAGE)

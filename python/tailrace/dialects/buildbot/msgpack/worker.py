@@ -87,7 +87,7 @@ class MsgpackWorker(_Side):
 
     def send(self, call: Call) -> int:
         """A stream calls the master."""
-        message = codec.encode_call(call, directory=call.command in self._directories)
+        message = codec.encode_call(call, directory=call.command in self._directories, terse=self._is_ours)
         if isinstance(call, Complete):
             self._directories.discard(call.command)
         return self._request(message, _STREAM)
