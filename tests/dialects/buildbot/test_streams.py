@@ -85,6 +85,21 @@ def test_each_line_has_the_workers_time_of_its_piece():
     assert batch.records()[0].times == [1.0]
 
 
+def test_each_line_has_the_time_that_the_worker_says():
+    fake = FakeWire()
+    fake.master.begin("7", writes=False, reads=False)
+    for text, times in (
+        ("a\nb\nc\r\nd", [1.0, 1.0, 2.0, 3.0]),
+        ("d\ne\nf\n", [4.0, 5.0]),
+        ("g\nh\ni\n", [6.0, 7.0]),
+    ):
+        fake.master.called(1, Update("7", (Text("stdout", None, text, times),)))
+    [batch] = take_all(fake, opened(fake.master_events(), "journal"))
+    assert batch.channel_bytes("stdout") == b"a\nb\nc\r\ndd\ne\nf\ng\nh\ni\n"
+    times = [time for record in batch.records() for time in record.times]
+    assert times == [1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 7.0]
+
+
 def test_what_comes_without_times_has_the_time_of_its_arrival():
     fake = FakeWire()
     fake.master.begin("7", writes=False, reads=False)

@@ -7,6 +7,7 @@ that do not there is a second one: `unsettled` bytes are counted, and above a li
 from __future__ import annotations
 
 from collections import deque
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 import attrs
@@ -25,9 +26,11 @@ from tailrace.messages import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from tailrace._core import Batch
     from tailrace.dialects.buildbot.calls import Element, Utime, Write
-    from tailrace.messages import Event, Role, Value
+    from tailrace.messages import Channel, Event, Role, Value
 
 Handle: TypeAlias = "int | str"
 """A call of the worker's that waits for its answer: the wire's own word for it."""
@@ -140,6 +143,8 @@ class ReceivedJournal(_Received):
         super().__init__(host, number, command)
         self.completed = False
         self._journal = Journal()
+        # Channels that stand within a line.
+        self._inside: set[Channel] = set()
         self._taken = 0
 
     def update(self, handle: Handle | None, elements: tuple[Element, ...]) -> None:
@@ -208,13 +213,45 @@ class ReceivedJournal(_Received):
             text = element.text
             data = text.encode("utf-8", "replace") if isinstance(text, str) else text
             if data:
-                began_us = int(element.times[0] * 1e6) if element.times else wall_us
-                self._journal.append(element.channel, data, began_us, mono_us, element.name)
+                for piece, began_us in self._timed(element, data, wall_us):
+                    self._journal.append(element.channel, piece, began_us, mono_us, element.name)
         if values:
             self._journal.update(values)
 
+    def _timed(self, text: Text, data: bytes, now_us: int) -> Iterator[tuple[bytes, int]]:
+        """The bytes in pieces of lines that began at one time, which is that of a read of the worker's."""
+        channel, times = (text.channel, text.name), text.times
+        inside = channel in self._inside
+        (self._inside.discard if data.endswith(b"\n") else self._inside.add)(channel)
+        if not times:
+            yield data, now_us
+        elif times[0] == times[-1]:
+            # They do not go back: all are the same.
+            yield data, int(times[0] * 1e6)
+        else:
+            yield from _by_time(data, times, inside)
+
     def _end(self) -> int:
         return self._journal.end
+
+
+def _by_time(data: bytes, times: Sequence[float], inside: bool) -> Iterator[tuple[bytes, int]]:
+    """Lines that began at one time are one piece. `inside`: the first of them began before, and has no time here."""
+    lines = _lines(data)
+    first, at = (1 if inside else 0), 0
+    for time, group in groupby(times):
+        end = min(len(lines), at + sum(1 for _ in group) + (first if at == 0 else 0))
+        if end > at:
+            yield b"".join(lines[at:end]), int(time * 1e6)
+        at = end
+    if at < len(lines):
+        # Buildbot's worker says fewer times than lines when it cuts long ones.
+        yield b"".join(lines[at:]), int(times[-1] * 1e6)
+
+
+def _lines(data: bytes) -> list[bytes]:
+    *lines, rest = data.split(b"\n")
+    return [line + b"\n" for line in lines] + ([rest] if rest else [])
 
 
 @final
