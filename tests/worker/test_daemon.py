@@ -274,7 +274,8 @@ async def test_the_next_master_is_tried_when_one_is_not_there(farm, nursery):
 
 async def test_a_wrong_secret_is_refused(farm):
     with pytest.raises(LoginRefused) as caught:
-        await run_worker(**farm.settings | {"secret": "wrong"}, reconnect=False)
+        settings = farm.settings | {"secret": "wrong"}
+        await run_worker(settings.pop("master"), settings.pop("name"), **settings, reconnect=False)
     assert caught.value.reason == "credentials"
 
 

@@ -72,11 +72,11 @@ class WorkerState:
 
 
 async def run_worker(
-    *,
     master: str | Sequence[str],
     name: str,
     secret: str,
     basedir: str | os.PathLike[str],
+    *,
     reconnect: bool = True,
     tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
