@@ -94,3 +94,16 @@ async def test_a_full_disk_is_an_os_error_and_changes_nothing(tmp_path, monkeypa
             await file.write(b"x" * BATCH_BYTES)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("through", ["itself", "link"])
+async def test_a_pipe_does_not_become_a_file(tmp_path, through):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    target = tmp_path / ("pipe" if through == "itself" else "link")
+    with pytest.raises(FileExistsError, match="a pipe"):
+        async with AtomicFile(target) as file:
+            await file.commit()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -52,6 +53,25 @@ async def test_a_builder_that_is_set_no_more_starts_nothing():
         await f.conn.remoteSetBuilderList([])
         with pytest.raises(LocalProtocolError):
             await f.start(Recorder())
+
+
+async def test_what_is_no_text_is_refused_here_and_the_connection_lives():
+    async with farm() as f:
+        conn = f.conn
+        for call in (
+            partial(conn.remoteStartCommand, Recorder(), "b", 5, "hello", {}),
+            partial(conn.remoteStartCommand, Recorder(), "b", "5", None, {}),
+            partial(conn.remoteStartCommand, Recorder(), "b", "é" * 2049, "hello", {}),
+            partial(conn.remotePrint, b"bytes"),
+        ):
+            with pytest.raises(LocalProtocolError, match=r"is a str|at most 4096 bytes"):
+                await call()
+        impl = Recorder()
+        await conn.remoteStartCommand(impl, "b", "5", "wait", {})
+        with pytest.raises(LocalProtocolError, match="why is a str"):
+            await conn.remoteInterruptCommand("b", "5", None)
+        await conn.remoteInterruptCommand("b", "5", "enough")
+        assert await impl.wait_done() is None
 
 
 async def test_interrupting_what_does_not_run_is_no_error():

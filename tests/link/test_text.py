@@ -12,8 +12,8 @@ from tailrace._core import Batch, Journal
 from tailrace.link.text import Transcript
 
 
-def batches(pieces, *, last=True):
-    """One batch for each piece: (channel, name, bytes). The last one has `rc`."""
+def batches(pieces, *, last=True, apart=True):
+    """One batch for each piece: (channel, name, bytes). The last has `rc`, `apart` from all others or not."""
     journal, ends = Journal(), [0]
     for channel, name, data in pieces:
         journal.append(channel, data, 0, 0, name)
@@ -21,15 +21,17 @@ def batches(pieces, *, last=True):
     if last:
         journal.update({"rc": 0})
         journal.finish()
+        if not apart and pieces:
+            ends.pop()
         ends.append(journal.end)
     whole = journal.batch(0, 1 << 30)
     raw = bytes(whole.raw) if whole is not None else b""
     return [Batch.parse(raw[a:b], a) for a, b in itertools.pairwise(ends)]
 
 
-def texts(encoding, pieces):
+def texts(encoding, pieces, *, apart=True):
     transcript, joined = Transcript(encoding), {}
-    for batch in batches(pieces):
+    for batch in batches(pieces, apart=apart):
         for part in batch.parts():
             for updates in transcript.updates(part):
                 for key, value in updates.items():
@@ -49,13 +51,17 @@ UTF8ISH = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(CHANNELS, UTF8ISH), max_size=20), st.sampled_from(["utf-8", "UTF8", "no-such-encoding"]))
-def test_utf8_in_pieces_is_utf8_at_once(pieces, encoding):
+@given(
+    st.lists(st.tuples(CHANNELS, UTF8ISH), max_size=20),
+    st.sampled_from(["utf-8", "UTF8", "no-such-encoding"]),
+    st.booleans(),
+)
+def test_utf8_in_pieces_is_utf8_at_once(pieces, encoding, apart):
     whole = {}
     for channel, data in pieces:
         whole[channel] = whole.get(channel, b"") + data
     expected = {channel: data.decode("utf-8", "replace") for channel, data in whole.items()}
-    assert texts(encoding, [(*channel, data) for channel, data in pieces]) == expected
+    assert texts(encoding, [(*channel, data) for channel, data in pieces], apart=apart) == expected
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "cp932", "euc-jp", "utf-16-le", "iso2022_jp"])

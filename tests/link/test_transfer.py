@@ -252,11 +252,12 @@ async def test_a_download_may_be_closed_early():
         assert reader.closed == 1
 
 
+@pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("result", [OSError(5, "Input/output error"), "text", b"x" * (2 * MIB)])
-async def test_a_reader_that_raises_or_errs_fails_the_transfer(result, caplog):
+async def test_a_reader_that_raises_or_errs_fails_the_transfer(result, after, caplog):
     class Broken(Reader):
         async def remote_read(self, maxLength):
-            if self.reads:
+            if len(self.reads) >= after:
                 if isinstance(result, OSError):
                     raise result
                 return result

@@ -274,7 +274,8 @@ async def test_the_next_master_is_tried_when_one_is_not_there(farm, nursery):
 
 async def test_a_wrong_secret_is_refused(farm):
     with pytest.raises(LoginRefused) as caught:
-        await run_worker(**farm.settings | {"secret": "wrong"}, reconnect=False)
+        settings = farm.settings | {"secret": "wrong"}
+        await run_worker(settings.pop("master"), settings.pop("name"), **settings, reconnect=False)
     assert caught.value.reason == "credentials"
 
 
@@ -288,6 +289,27 @@ async def test_a_wrong_secret_is_tried_again_and_told(farm):
         await farm.states.wait_for("waiting", 3)
         nursery.cancel_scope.cancel()
     assert "check the worker's name and its secret" in farm.states[1].reason
+
+
+async def test_pauses_grow_to_their_limit_however_long_the_master_is_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(daemon, "BACKOFF_FACTOR", 1e300)  # a day of the real one
+    monkeypatch.setattr(daemon, "BACKOFF_MAX_S", 0.02)
+    states = States()
+    async with trio.open_nursery() as nursery:
+
+        async def serve():
+            await run_worker(
+                master=f"tailrace+unix://{tmp_path}/x",
+                name="w",
+                secret="s",
+                basedir=tmp_path / "w",
+                on_state=states.told,
+            )
+
+        nursery.start_soon(serve)
+        await states.wait_for("waiting", 5)
+        nursery.cancel_scope.cancel()
+    assert all(state.retry_s <= 0.02 for state in states)
 
 
 async def test_a_master_that_is_not_there_is_an_os_error(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 import tailrace.worker
 from tailrace._core import Journal, Ledger
@@ -105,6 +106,12 @@ class TestResults:
         exit_, reader = await run(supervisors, child(["no-such-program"], tmp_path))
         assert exit_.rc == reader.updates["rc"] == 127
         assert reader.text("stderr") == "tailrace: cannot run 'no-such-program': no such file\n"
+
+    async def test_a_program_of_megabytes_is_refused_in_one_line(self, supervisors, tmp_path):
+        exit_, reader = await run(supervisors, child(["x" * 5_000_000], tmp_path))
+        assert exit_.rc == 127
+        assert len(reader.text("stderr")) < 2000
+        assert reader.text("stderr").endswith("x…': no such file\n")
 
     async def test_a_missing_path(self, supervisors, tmp_path):
         exit_, reader = await run(supervisors, child(["./gone"], tmp_path))
@@ -273,6 +280,15 @@ class TestStopping:
         assert (exit_.rc, exit_.reason) == (-1, "interrupted")
         assert reader.updates["failure_reason"] == "interrupted"
         assert "stdout" not in reader.channels
+
+    async def test_a_reason_of_megabytes_is_cut(self, supervisors, tmp_path):
+        supervised = await supervisors.start("1")
+        async with reading(supervised) as reader, trio.open_nursery() as nursery:
+            nursery.start_soon(supervised.spawn, shell("echo here; exec sleep 1000", tmp_path))
+            await reader.wait_for("stdout", b"here\n")
+            await supervised.interrupt("y" * 5_000_000)
+        assert reader.updates["failure_reason"] == "interrupted"
+        assert len(reader.text("header")) < 10_000
 
     async def test_a_second_interrupt_is_harmless(self, supervisors, tmp_path):
         supervised = await supervisors.start("1")
@@ -544,6 +560,24 @@ class TestLives:
         await supervised.aclose()
         assert not supervised.directory.exists()
         os.kill(orphan, signal.SIGKILL)
+
+    async def test_one_that_dies_in_the_middle_of_a_request_fails_that_alone(self, supervisors, tmp_path):
+        supervised = await supervisors.start("1")
+        os.kill(supervised.pid, signal.SIGSTOP)
+        failed = []
+
+        async def ask():
+            with pytest.raises(SupervisorLost):
+                await supervised.spawn(child(["cat"], tmp_path, stdin=bytes(8_000_000)))
+            failed.append(supervised)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(supervised.pid, signal.SIGKILL)
+        assert failed
+        again = await supervisors.start("2")
+        assert (await again.spawn(shell("exit 3", tmp_path))).rc == 3
 
     async def test_one_that_is_told_to_end_interrupts_its_command(self, supervisors, tmp_path):
         supervised = await supervisors.start("1")

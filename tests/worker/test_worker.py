@@ -166,14 +166,27 @@ async def test_leftover_directories_go_when_that_was_asked_for(open_desk, tmp_pa
     asked = trio.Event()
 
     async def remove_leftovers(basedir, keep):
-        assert (basedir, keep) == (tmp_path / "w", {"b", "kept", "."})
+        assert (basedir, keep) == (tmp_path / "w", {"b", "kept"})
         asked.set()
 
     async with open_desk(tmp_path / "w", Manners(delete_leftover_dirs=True)) as desk:
         monkeypatch.setattr("tailrace.worker.worker.remove_leftovers", remove_leftovers)
-        await desk.attachment.setBuilderList([("b", "b"), ("k", "kept/deep"), ("~", ".")])
+        await desk.attachment.setBuilderList([("b", "b"), ("k", "kept/deep")])
         with trio.fail_after(10):
             await asked.wait()
+
+
+async def test_nothing_is_left_over_where_a_builder_has_the_whole_directory(open_desk, tmp_path, monkeypatch):
+    asked = []
+
+    async def remove_leftovers(basedir, keep):
+        asked.append(keep)
+
+    async with open_desk(tmp_path / "w", Manners(delete_leftover_dirs=True)) as desk:
+        monkeypatch.setattr("tailrace.worker.worker.remove_leftovers", remove_leftovers)
+        await desk.attachment.setBuilderList([("~", ".")])
+        await trio.testing.wait_all_tasks_blocked()
+    assert asked == []
 
 
 async def test_leftover_directories_stay_otherwise(desk):

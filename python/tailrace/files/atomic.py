@@ -29,7 +29,8 @@ BATCH_BYTES = 1024 * 1024
 class AtomicFile:
     """Writes the file `path`. What the operating system refuses is raised as `OSError`; a full disk often at `commit`.
 
-    A symbolic link at `path` is replaced, not followed. Without `mode`, a file that is replaced hands on its own.
+    A symbolic link at `path` is replaced, not followed; one to a device or a pipe, and these themselves, are refused.
+    Without `mode`, a file that is replaced hands on its own.
 
     Example:
         async with AtomicFile(Path("result.bin")) as file:
@@ -73,8 +74,7 @@ class AtomicFile:
         await trio.to_thread.run_sync(self._commit, mode, times)
 
     def _open(self) -> None:
-        if self._path.is_dir() and not self._path.is_symlink():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
+        _check_replaceable(self._path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._temporary, flags, 0o666)
 
@@ -126,6 +126,19 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raises `OSError` where a file cannot or must not stand: `/dev/null` is not to become one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return  # nothing, or a link to nothing; what is wrong with the directory is found when it is used
+    if stat.S_ISDIR(found.st_mode):
+        if not path.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    elif not stat.S_ISREG(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "Is a device, a pipe or a socket", str(path))
 
 
 def _mode_of_file(path: Path) -> int | None:

@@ -49,6 +49,8 @@ log = logging.getLogger("tailrace.link")
 
 T = TypeVar("T")
 
+# A command's id names its streams, and a name is a str of the wire.
+ID_BYTES_MAX = 4096
 # How long a connection that is replaced may take to say so: enough for a writer's turn, nothing for a dead peer.
 REPLACE_S = 0.2
 
@@ -131,7 +133,7 @@ class Connection:
 
     async def remotePrint(self, message: str) -> None:
         """Write a message to the worker's log file."""
-        await self._pump.call(Print(message))
+        await self._pump.call(Print(_text("message", message)))
 
     async def remoteGetWorkerInfo(self) -> dict[str, Value]:
         """What the worker says of itself: its commands, version, environment, `encoding` and so on. Also `info`."""
@@ -163,9 +165,12 @@ class Connection:
         Raises:
             UnknownCommand, RemoteError: the worker refuses. `remote_complete` is not called.
             CommandIdInUse: another command has this id.
-            LocalProtocolError: the builder was not set, or an argument cannot be sent.
+            LocalProtocolError: the builder was not set, the id is no text or too long, or an argument cannot be sent.
         """
         self._pump.check()
+        if len(_text("commandId", commandId).encode(errors="replace")) > ID_BYTES_MAX:
+            raise LocalProtocolError(f"commandId is at most {ID_BYTES_MAX} bytes long")
+        _text("commandName", commandName)
         builder = str(builderName)
         if builder not in self._builders:
             raise LocalProtocolError(f"builder {builder!r} was not set: call remoteSetBuilderList first")
@@ -219,7 +224,7 @@ class Connection:
         """Stop a command, and write `why` to the worker's log. An unknown or finished one is no error."""
         command = self._commands.get(commandId)
         if command is not None:
-            await self._pump.call(InterruptCommand(command.builder, commandId, why))
+            await self._pump.call(InterruptCommand(command.builder, commandId, _text("why", why)))
         else:
             await trio.lowlevel.checkpoint()
             self._pump.check()
@@ -441,6 +446,13 @@ class Connection:
         error = RemoteProtocolError(text)
         self._pump.breach(error)
         return error
+
+
+def _text(what: str, value: object) -> str:
+    """What the wire carries as text. A peer would take anything else for a breach, and hang up."""
+    if not isinstance(value, str):
+        raise LocalProtocolError(f"{what} is a str, not {type(value).__name__}")
+    return value
 
 
 @final

@@ -47,7 +47,7 @@ class RemoteJournal(JournalSink):
                 await _send(stream, source)
             stream.check()
         finally:
-            _give_up(stream)
+            stream.reset("Cancelled: the worker gave up the command")
             self._on_free()
 
     async def remote_update(self, updates: Mapping[str, object]) -> None:
@@ -86,18 +86,6 @@ async def _send(stream: Outgoing, source: JournalSource) -> None:
         else:
             await source.wait_grown(end)
     await stream.finish()
-
-
-def _give_up(stream: Outgoing) -> None:
-    """The master is to hear of it: a stream that is reset before its OPEN was sent would never have been."""
-    why = "the worker gave up the command"
-    if not stream.over and stream.sent == 0:
-        journal = Journal()
-        journal.finish(("Cancelled", why))
-        stream.write_journal(journal)
-        stream.end()
-    else:
-        stream.reset(f"Cancelled: {why}")
 
 
 @final

@@ -42,12 +42,12 @@ class Transcript:
             yield Updates(batch, encoding=self._encoding, receipt_agrees=receipt_agrees)
             return
         present = batch.channels()
-        last = bool(self._kept) and _is_last(batch)
         begun, kept = self._kept, {}
-        for channel in () if last else present:
+        for channel in present:
             if tail := batch.channel_tail(*channel, begun.get(channel, b"")):
                 kept[channel] = tail
-        if begun or kept:
+        last = bool(begun or kept) and _is_last(batch)
+        if begun or (kept and not last):
             yield from self._carried(batch, present, kept, last, receipt_agrees)
         else:
             yield Updates(batch, encoding=self._encoding, receipt_agrees=receipt_agrees)

@@ -73,11 +73,11 @@ class WorkerState:
 
 
 async def run_worker(
-    *,
     master: str | Sequence[str],
     name: str,
     secret: str,
     basedir: str | os.PathLike[str],
+    *,
     reconnect: bool = True,
     tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
@@ -174,7 +174,7 @@ class _Attacher:
         self._target = target
         self._worker = worker
         self._instance = instance
-        self._attempts = 0
+        self._delay_s = BACKOFF_FIRST_S
         self._was_attached = False
 
     async def run(self, *, reconnect: bool) -> None:
@@ -198,7 +198,7 @@ class _Attacher:
             async with background() as nursery:
                 nursery.start_soon(self._stop_dialing, nursery.cancel_scope)
                 async with self._dialled(endpoint, attachment) as connection:
-                    self._attempts, self._was_attached = 0, True
+                    self._delay_s, self._was_attached = BACKOFF_FIRST_S, True
                     self._target.tell(WorkerState(state="attached", endpoint=endpoint))
                     return await self._serve(connection)
         except (OSError, TailraceError) as error:
@@ -258,9 +258,9 @@ class _Attacher:
 
     async def _pause(self, endpoint: str, error: TailraceError | OSError, *, last: bool) -> None:
         """Before the next attempt. No pause while there are others to try; longer from round to round."""
-        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * BACKOFF_FACTOR**self._attempts)
-        pause_s = random.uniform(delay_s / 2, delay_s) if last else 0.0
-        self._attempts += last
+        pause_s = random.uniform(self._delay_s / 2, self._delay_s) if last else 0.0
+        if last:
+            self._delay_s = min(BACKOFF_MAX_S, self._delay_s * BACKOFF_FACTOR)
         reason = _why(error)
         logger.warning("%s: %s", endpoint, reason)
         self._target.tell(WorkerState(state="waiting", endpoint=endpoint, reason=reason, retry_s=pause_s))

@@ -236,12 +236,13 @@ class Supervised:
             self._outbox.clear()  # it is gone, as `_listen` will notice
 
     async def _flush(self) -> None:
-        while self._outbox:
+        while self._outbox and not self._gone.is_set():
             try:
                 await trio.lowlevel.wait_writable(self._socket)
-            except OSError:
-                self._outbox.clear()
+            except (OSError, trio.ClosedResourceError):
+                break
             self._send()
+        self._outbox.clear()
 
     async def _listen(self) -> None:
         """Takes what the supervisor says, until it goes."""

@@ -175,7 +175,8 @@ class Attachment:
         for directory in wanted.values():
             await self._make_builder_directory(directory)
         self._builders = wanted
-        if self._worker.manners.delete_leftover_dirs:
+        # A builder in the worker's own directory owns all that is in it.
+        if self._worker.manners.delete_leftover_dirs and "." not in wanted.values():
             self._worker.tidy({directory.split("/", 1)[0] for directory in wanted.values()})
         return list(wanted)
 

@@ -459,8 +459,9 @@ impl Session {
     // Private: what goes.
 
     fn stage(&mut self) -> bool {
-        if self.outbox.stage_control() {
-            self.calls.pongs = 0;
+        let some = self.outbox.stage_control();
+        self.calls.sent();
+        if some {
             return true;
         }
         if !matches!(self.phase, Phase::Open) {

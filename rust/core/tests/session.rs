@@ -126,6 +126,32 @@ mod calls {
     }
 
     #[test]
+    fn a_peer_that_does_not_read_its_answers_cannot_make_them_pile_up() {
+        let mut pair = Pair::open();
+        for call in 0..CALLS_MAX as u64 {
+            let frame = tailrace_core::frame::Frame::Call { call, method: "m", args: map([]) };
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes).unwrap();
+            pair.worker.receive_data(&bytes);
+            assert_eq!(events(&mut pair.worker).len(), 1);
+            pair.worker.reply(call, Value::Nil).unwrap();
+        }
+        refused_by(&mut pair.worker, "10 000005 8008 01 6d 80", "1024 calls");
+    }
+
+    #[test]
+    fn a_peer_that_reads_its_answers_may_call_on() {
+        let mut pair = Pair::open();
+        for call in 0..2 * CALLS_MAX as u64 {
+            pair.master.call("m", map([])).unwrap();
+            pair.pump();
+            pair.worker.reply(call, Value::Nil).unwrap();
+            pair.pump();
+        }
+        assert_eq!(pair.worker.statistics().calls, 0);
+    }
+
+    #[test]
     fn a_call_is_answered_once() {
         let mut pair = Pair::open();
         pair.master.call("m", map([])).unwrap();
@@ -257,13 +283,21 @@ mod streams {
     }
 
     #[test]
-    fn a_stream_that_is_reset_before_it_was_opened_leaves_no_trace() {
+    fn a_stream_that_is_reset_before_it_was_opened_is_told_all_the_same() {
         let mut pair = Pair::open();
         let stream = pair.worker.open(Journal, "c", 0).unwrap();
+        pair.worker.write(stream, &record(500)).unwrap();
         pair.worker.reset(stream, "no").unwrap();
-        assert!(sent(&mut pair.worker).is_empty());
         let next = pair.worker.open(Journal, "c", 0).unwrap();
-        assert!(matches!(pair.heard().1.as_slice(), [Event::StreamOpened { stream, .. }] if *stream == next));
+        let (_, at_master) = pair.heard();
+        assert!(matches!(
+            at_master.as_slice(),
+            [Event::StreamOpened { stream: old, .. }, Event::StreamReset { stream: gone, reason }, Event::StreamOpened { stream: new, .. }]
+                if *old == stream && *gone == stream && reason == "no" && *new == next
+        ));
+        pair.worker.reset(next, "no").unwrap();
+        pair.pump();
+        assert_eq!(pair.worker.statistics().streams + pair.master.statistics().streams, 0);
     }
 
     #[test]

@@ -23,6 +23,9 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 const SHELL: &str = "/bin/sh";
 
+/// How much of a name is shown. What a master calls a program may have megabytes, for which the journal has no room kept.
+const NAME_CHARS_MAX: usize = 1_000;
+
 /// A child that runs.
 pub(crate) struct Launched {
     pub(crate) pid: Pid,
@@ -167,7 +170,10 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// On one line, whatever is in it.
+/// On one line, whatever is in it, and no longer than a line.
 fn quoted(name: &OsStr) -> String {
-    format!("'{}'", name.to_string_lossy().escape_debug())
+    let name = name.to_string_lossy();
+    let more = if name.chars().nth(NAME_CHARS_MAX).is_some() { "…" } else { "" };
+    let begin: String = name.chars().take(NAME_CHARS_MAX).collect();
+    format!("'{}{more}'", begin.escape_debug())
 }

@@ -110,7 +110,8 @@ impl Writer {
 
     /// How many bytes can be reserved now.
     pub fn free(&mut self) -> usize {
-        let said = self.map.header().begin.load(Ordering::Acquire);
+        // Ordered behind the store of `writer_waits`, as the reader's swap is behind its store of `begin`: one sees the other.
+        let said = self.map.header().begin.load(Ordering::SeqCst);
         self.begin = said.clamp(self.begin, self.end);
         self.map.capacity - (self.end - self.begin) as usize
     }
@@ -220,7 +221,8 @@ impl Source for Reader {
         let offset = offset.clamp(begin, end);
         self.begin.fetch_max(offset, Ordering::AcqRel);
         let header = self.map.header();
-        header.begin.store(self.begin.load(Ordering::Acquire), Ordering::SeqCst);
+        // Never down, whichever of two threads comes last.
+        header.begin.fetch_max(offset, Ordering::SeqCst);
         header.writer_waits.swap(0, Ordering::SeqCst) != 0
     }
 }

@@ -33,6 +33,9 @@ const CHECK: Micros = 10 * SECOND;
 /// How long one waits for a daemon to come back: as long as a worker waits for its master.
 const ORPHANED: Micros = 86_400 * SECOND;
 
+/// How much is said of why a command was interrupted: there is room kept in the journal for a line, not for megabytes.
+const WHY_CHARS_MAX: usize = 4_000;
+
 /// Where errors of the supervisor itself are written, for want of anyone to tell.
 const LOG: &str = "supervisor.log";
 
@@ -69,8 +72,8 @@ struct Supervisor {
     queue: VecDeque<(i64, Work)>,
     running: Option<Running>,
     last: Option<(i64, Exit)>,
-    /// Why nothing starts any more.
-    interrupted: Option<String>,
+    /// Nothing starts any more.
+    interrupted: bool,
     leaving: bool,
     check_at: Micros,
     /// When a daemon was there last, as of the last check.
@@ -96,7 +99,7 @@ impl Supervisor {
             queue: VecDeque::new(),
             running: None,
             last: None,
-            interrupted: None,
+            interrupted: false,
             leaving: false,
             check_at: clock::mono() + CHECK,
             attached_at: clock::mono(),
@@ -174,7 +177,7 @@ impl Supervisor {
             return self.answer(id, Err("the journal is complete".to_owned()));
         }
         let mut exit = Exit { rc: -1, signal: None, reason: Some("interrupted"), elapsed: 0.0, captured: Vec::new() };
-        if self.interrupted.is_none() {
+        if !self.interrupted {
             let watches = child.logfiles.iter().map(|log| Watch::new(log, &child.cwd)).collect();
             match launch(&child) {
                 Ok(launched) => {
@@ -342,8 +345,9 @@ impl Supervisor {
     }
 
     fn interrupt(&mut self, why: &str, now: Micros) {
-        self.interrupted.get_or_insert_with(|| why.to_owned());
+        self.interrupted = true;
         if let Some(running) = &mut self.running {
+            let why: String = why.chars().take(WHY_CHARS_MAX).collect();
             let text = if why.is_empty() { "interrupted".to_owned() } else { format!("interrupted: {why}") };
             running.stop(Reason::Interrupted, &text, &mut self.book, now);
         }
@@ -353,7 +357,7 @@ impl Supervisor {
     fn leave(&mut self, now: Micros) {
         self.leaving = true;
         self.queue.clear();
-        self.interrupted.get_or_insert_with(|| "abandoned".to_owned());
+        self.interrupted = true;
         match &mut self.running {
             Some(running) => running.hurry(&mut self.book, now),
             None if self.book.is_over() => {}

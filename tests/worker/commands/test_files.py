@@ -130,6 +130,7 @@ async def test_cpdir_copies_links_and_times(desk):
     report = await desk.run("cpdir", fromdir="from", todir="deep/to")
     copy = desk.dir / "deep/to"
     assert report.rc == 0
+    assert f"{source}/file' -> '{copy}/file'".encode() in report.stdout
     assert copy.joinpath("file").stat().st_mtime == 2
     assert copy.joinpath("link").is_symlink()
 
@@ -203,3 +204,20 @@ async def test_bad_arguments_are_refused_at_the_start(desk, name, args, word):
         await desk.start(name, args)
     assert name in caught.value.text
     assert word in caught.value.text
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("mkdir", {"dir": "a\0b"}),
+        ("rmdir", {"dir": ["a", "a\0b"]}),
+        ("stat", {"file": "a\0b"}),
+        ("stat", {"file": "a", "workdir": "\0"}),
+        ("listdir", {"dir": "a\0b"}),
+        ("rmfile", {"path": "a\0b"}),
+        ("shell", {"command": "true", "workdir": "a\0b"}),
+    ],
+)
+async def test_a_path_with_a_nul_is_refused(desk, name, args):
+    with pytest.raises(RemoteError, match="NUL"):
+        await desk.run(name, **args)

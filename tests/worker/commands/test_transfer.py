@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tailrace.errors import RemoteError
+from tailrace.link import FileReaderProxy, FileWriterProxy
 
 BIG = os.urandom(3_500_000)
 
@@ -251,3 +252,17 @@ async def test_bad_arguments_are_refused_at_the_start(desk, name, args, word):
 async def test_an_unknown_compression_is_refused(desk):
     with pytest.raises(RemoteError, match="'gz'"):
         await desk.start("uploadDirectory", {"workersrc": "x", "writer": desk.Writer(), "compress": "rar"})
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("uploadFile", {"workersrc": "x", "writer": FileReaderProxy(None)}),
+        ("uploadDirectory", {"workersrc": "x", "writer": FileReaderProxy(None)}),
+        ("downloadFile", {"workerdest": "x", "reader": FileWriterProxy(None)}),
+        ("downloadDirectory", {"workerdest": "x", "reader": FileWriterProxy(None)}),
+    ],
+)
+async def test_the_wrong_kind_of_impl_is_refused(desk, name, args):
+    with pytest.raises(RemoteError, match=r"must be a File(Writer|Reader)Impl"):
+        await desk.run(name, **args)

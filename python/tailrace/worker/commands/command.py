@@ -56,7 +56,12 @@ class Context:
         return Arguments(self.name, self.args)
 
     def path(self, *parts: str) -> Path:
-        """Joins parts to the builder's directory. An absolute part replaces what is before it, as in `os.path.join`."""
+        """Joins parts to the builder's directory. An absolute part replaces what is before it, as in `os.path.join`.
+
+        Raises `RemoteError` for what can be no path.
+        """
+        if any("\0" in part for part in parts):
+            raise RemoteError("WrongArgument", f"{self.name}: a path holds a NUL")
         return self.builder_dir.joinpath(*parts)
 
 

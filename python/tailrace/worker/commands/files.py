@@ -107,7 +107,9 @@ class CopyDirectory:
             await out.append(
                 "header", f"{self._target} is there already: the copy goes into it\n".encode(errors="replace")
             )
-        return outcome(await self._tree.spawn(out, "cp", "-R", "-P", "-p", "--", str(self._source), str(self._target)))
+        # It names what it copies: `timeout` bounds its silence, and a large tree takes long.
+        options = ("-R", "-P", "-p", "-v", "--")
+        return outcome(await self._tree.spawn(out, "cp", *options, str(self._source), str(self._target)))
 
 
 @final

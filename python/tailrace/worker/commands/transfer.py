@@ -18,6 +18,7 @@ import trio
 
 from tailrace.errors import ConnectionClosed, ConnectionLost, LimitExceeded, RemoteError, TailraceError
 from tailrace.files import AtomicFile, Unpacker, pack
+from tailrace.link import FileReaderProxy, FileWriterProxy
 
 from .child import error_text, make_directory
 from .command import Outcome
@@ -131,7 +132,7 @@ class DownloadFile:
     def __init__(self, context: Context) -> None:
         arguments = context.arguments
         self._path = _worker_path(context, arguments.either("workerdest", "slavedest"))
-        self._reader = _remote(arguments, "reader")
+        self._reader = _reader(arguments)
         self._budget = _Budget(arguments)
         self._mode = arguments.count("mode")
 
@@ -161,7 +162,7 @@ class DownloadDirectory:
     def __init__(self, context: Context) -> None:
         arguments = context.arguments
         self._path = _worker_path(context, "workerdest")
-        self._reader = _remote(arguments, "reader")
+        self._reader = _reader(arguments)
         self._budget = _Budget(arguments)
 
     async def run(self, out: MemoryOutput, /) -> Outcome:
@@ -298,15 +299,18 @@ def _worker_path(context: Context, name: str) -> Path:
     return context.path(arguments.text("workdir", "."), os.path.expanduser(text))
 
 
-def _remote(arguments: Arguments, name: str) -> Remote:
-    value = arguments.raw(name)
-    if not callable(getattr(value, "callRemote", None)):
-        raise arguments.wrong(name, "an Impl of the master")
+def _reader(arguments: Arguments) -> Remote:
+    value = arguments.raw("reader")
+    if isinstance(value, FileWriterProxy) or not callable(getattr(value, "callRemote", None)):
+        raise arguments.wrong("reader", "a FileReaderImpl of the master")
     return cast(Remote, value)
 
 
 def _writer(arguments: Arguments) -> Writer:
-    return cast(Writer, _remote(arguments, "writer"))
+    value = arguments.raw("writer")
+    if isinstance(value, FileReaderProxy) or not callable(getattr(value, "callRemote", None)):
+        raise arguments.wrong("writer", "a FileWriterImpl of the master")
+    return cast(Writer, value)
 
 
 def _compression(arguments: Arguments) -> Literal["gz", "bz2"] | None:

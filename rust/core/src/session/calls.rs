@@ -15,8 +15,10 @@ pub(super) struct Calls {
     /// Numbers of the peer that were passed over: large calls are overtaken by small ones.
     theirs_late: BTreeSet<u64>,
     pings: VecDeque<u64>,
+    /// Answers to the peer's calls that wait to be sent: for the peer these calls are open still.
+    answers: usize,
     /// Pongs that wait to be sent.
-    pub(super) pongs: usize,
+    pongs: usize,
 }
 
 impl Calls {
@@ -53,7 +55,7 @@ impl Calls {
             return Err(ProtocolError::new(4, format!("call {call} for the second time")));
         }
         self.theirs.insert(call);
-        if self.theirs.len() + self.theirs_late.len() <= CALLS_MAX {
+        if self.theirs.len() + self.theirs_late.len() + self.answers <= CALLS_MAX {
             return Ok(());
         }
         Err(ProtocolError::new(4, format!("more than {CALLS_MAX} calls without an answer")))
@@ -67,8 +69,15 @@ impl Calls {
         Err(UsageError(format!("call {call} does not wait for an answer")))
     }
 
+    /// The answer to `call` was queued.
     pub(super) fn answer(&mut self, call: u64) {
         self.theirs.remove(&call);
+        self.answers += 1;
+    }
+
+    /// What was queued is on its way.
+    pub(super) fn sent(&mut self) {
+        (self.answers, self.pongs) = (0, 0);
     }
 
     pub(super) fn ping(&mut self, nonce: u64) -> Result<(), UsageError> {

@@ -29,6 +29,15 @@ pub(super) enum Stopped {
     Call(u64),
 }
 
+/// What is left of a stream that was reset before its OPEN was sent.
+#[derive(Debug)]
+struct GivenUp {
+    role: StreamRole,
+    name: String,
+    offset: u64,
+    reason: String,
+}
+
 #[derive(Debug)]
 pub(super) struct Outgoing {
     our: Role,
@@ -43,7 +52,20 @@ pub(super) struct Outgoing {
     stream_window: u64,
     connection: SendWindow,
     waiting: VecDeque<u64>,
+    /// Streams that were reset while they waited: the peer may wait for them, so that it hears of both at once.
+    given_up: HashMap<u64, GivenUp>,
     ring: VecDeque<u64>,
+}
+
+impl GivenUp {
+    fn frames(&self, stream: u64) -> Vec<u8> {
+        let open = Frame::Open { stream, role: self.role, name: &self.name, offset: self.offset };
+        let reset = Frame::Reset { stream, offset: self.offset, reason: &self.reason };
+        let mut bytes = Vec::new();
+        let encoded = open.encode(&mut bytes).and_then(|()| reset.encode(&mut bytes));
+        debug_assert!(encoded.is_ok());
+        bytes
+    }
 }
 
 impl Outgoing {
@@ -59,6 +81,7 @@ impl Outgoing {
             stream_window: 0,
             connection: SendWindow::new(0, 0),
             waiting: VecDeque::new(),
+            given_up: HashMap::new(),
             ring: VecDeque::new(),
         }
     }
@@ -144,11 +167,14 @@ impl Outgoing {
     /// What was not sent yet is dropped. A stream that is over stays so.
     pub(super) fn reset(&mut self, stream: u64, reason: &str, outbox: &mut Outbox) -> Result<(), UsageError> {
         let Some(state) = self.known(stream)? else { return Ok(()) };
-        let (was, offset) = (state.state, state.window.sent());
-        self.remove(stream);
-        if was == SendState::Waiting {
+        let offset = state.window.sent();
+        if state.state == SendState::Waiting {
+            let given_up = GivenUp { role: state.role, name: state.name.clone(), offset, reason: reason.to_owned() };
+            self.given_up.insert(stream, given_up);
+            self.remove(stream);
             return Ok(());
         }
+        self.remove(stream);
         outbox.push_frame(&Frame::Reset { stream, offset, reason })
     }
 
@@ -214,11 +240,15 @@ impl Outgoing {
     pub(super) fn next_open(&mut self) -> Option<Vec<u8>> {
         loop {
             let &stream = self.waiting.front()?;
-            if self.streams.contains_key(&stream) && (self.open >= self.streams_max || !self.connection.take(OPEN_COST))
-            {
+            let is_there = self.streams.contains_key(&stream) || self.given_up.contains_key(&stream);
+            if is_there && (self.open >= self.streams_max || !self.connection.take(OPEN_COST)) {
                 return None;
             }
             self.waiting.pop_front();
+            if let Some(given_up) = self.given_up.remove(&stream) {
+                self.highest = stream;
+                return Some(given_up.frames(stream));
+            }
             let Some(state) = self.streams.get_mut(&stream) else { continue };
             self.open += 1;
             self.highest = stream;
