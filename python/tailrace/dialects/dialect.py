@@ -46,6 +46,9 @@ class Traits:
     one_command_per_builder: bool = False
     """A builder that is given a second command kills its first."""
 
+    takes_compressed: bool
+    """Masters of this wire undo the compression of an uploaded directory themselves, if they have asked for it."""
+
     asks_shutdown: bool
     """A worker can ask its master for an end (`AskShutdown`)."""
 

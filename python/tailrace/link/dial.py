@@ -352,7 +352,8 @@ class WorkerConnection:
         args: dict[str, object] = dict(command.request.args)
         for name, kind in command.request.impls.items():
             if kind == "FileWriter":
-                args[name] = FileWriterProxy(RemoteWriter(self._pump, command.request.command))
+                args[name] = writer = FileWriterProxy(RemoteWriter(self._pump, command.request.command))
+                writer.takes_compressed = self._pump.dialect.traits.takes_compressed
             else:
                 command.reader = RemoteReader(self._pump)
                 args[name] = FileReaderProxy(command.reader)

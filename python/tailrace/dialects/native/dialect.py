@@ -38,7 +38,12 @@ class NativeDialect:
     """One side of a connection on the native wire. See `Dialect`."""
 
     traits: ClassVar[Traits] = Traits(
-        wire="tailrace", offsets=True, signals=True, worker_makes_builders=True, asks_shutdown=False
+        wire="tailrace",
+        offsets=True,
+        signals=True,
+        worker_makes_builders=True,
+        takes_compressed=False,
+        asks_shutdown=False,
     )
 
     def __init__(

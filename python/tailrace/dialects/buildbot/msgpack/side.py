@@ -32,7 +32,12 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
     """One end. `WaitingT`: what is remembered of a request of ours, `AskedT`: of the peer's."""
 
     traits: ClassVar = Traits(
-        wire="msgpack", offsets=False, signals=True, worker_makes_builders=False, asks_shutdown=False
+        wire="msgpack",
+        offsets=False,
+        signals=True,
+        worker_makes_builders=False,
+        takes_compressed=True,
+        asks_shutdown=False,
     )
 
     _socket: SocketT

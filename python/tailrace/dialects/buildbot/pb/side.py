@@ -24,6 +24,7 @@ TRAITS: Final = Traits(
     signals=False,
     worker_makes_builders=True,
     one_command_per_builder=True,
+    takes_compressed=True,
     asks_shutdown=True,
 )
 # Calls of the peer's that `link` has not answered. Those of streams are bounded by their bytes.
