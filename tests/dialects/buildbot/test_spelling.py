@@ -60,6 +60,7 @@ def test_a_worker_that_says_nothing_of_itself_gets_relative_paths():
 def test_what_buildbots_worker_needs_is_always_there():
     assert with_defaults("uploadFile", {"maxsize": 5}).items() >= {"maxsize": 5, "keepstamp": False}.items()
     assert with_defaults("uploadDirectory", {"compress": "gz"})["compress"] is None
+    assert with_defaults("downloadFile", {"blocksize": 1 << 30})["blocksize"] == 512 << 10
     assert with_defaults("shell", {"usePTY": 0})["usePTY"] is False
     assert with_defaults("unheard", {"a": 1}) == {"a": 1}
 

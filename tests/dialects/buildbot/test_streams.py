@@ -326,6 +326,30 @@ def test_a_file_that_the_master_could_not_keep_is_no_success():
     assert fake.master.ended(stream)
 
 
+def test_who_says_on_and_on_what_waits_is_refused():
+    fake = FakeWire()
+    fake.master.begin("7", writes=True, reads=True)
+    fake.master.called(1, CloseWriter("7"))
+    for _ in range(3):
+        fake.master.called(2, Update("7", (Item("rc", 0), Text("stdout", None, "x" * (MIB // 2)))))
+    assert [failure[1] for failure in fake.failures] == ["LimitExceeded"]
+    for _ in range(1025):
+        fake.master.called(3, Read("7", 10))
+    assert [failure[1] for failure in fake.failures] == ["LimitExceeded"] * 2
+
+
+def test_calls_that_wait_count():
+    fake = FakeWire(unsettled_max=100_000)
+    fake.master.begin("7", writes=True, reads=False)
+    fake.master.called(1, Write("7", b"x"))
+    for _ in range(1000):
+        fake.master.called(2, CloseWriter("7"))
+    assert fake.master.paused
+    stream = opened(fake.master_events(), "upload")
+    fake.master.settle(stream, take_all(fake, stream)[-1].end, 0)
+    assert fake.master.unsettled == 0
+
+
 def test_a_worker_hears_that_its_upload_is_not_wanted():
     fake = FakeWire()
     fake.master.begin("7", writes=True, reads=False)

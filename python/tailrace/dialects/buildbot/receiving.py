@@ -38,6 +38,13 @@ Handle: TypeAlias = "int | str"
 CLOSED = "closed"
 """What `link` takes for a reader that needs no more, and no error."""
 
+# What a call costs while it waits for its answer, whatever it brought.
+_CALL_BYTES = 128
+# How many reads may wait. Nobody needs that many; a worker of ours has eight.
+_READS_MAX = 1024
+# How much may come behind `rc` while an upload is not in its place yet.
+_HELD_BYTES_MAX = 1 << 20
+_HELD_CALLS_MAX = 1024
 # Room that is not worth a wake-up.
 _LITTLE_BYTES = 64 << 10
 
@@ -73,14 +80,19 @@ class _Answers:
 
     def add(self, end: int, handle: Handle) -> None:
         self._waiting.append((end, handle))
+        self._host.unsettled += _CALL_BYTES
 
     def settle(self, settled: int) -> None:
         while self._waiting and self._waiting[0][0] <= settled:
-            self._host.answer(self._waiting.popleft()[1], None)
+            self._host.answer(self._next(), None)
 
     def refuse(self, kind: str, text: str) -> None:
         while self._waiting:
-            self._host.refuse(self._waiting.popleft()[1], kind, text)
+            self._host.refuse(self._next(), kind, text)
+
+    def _next(self) -> Handle:
+        self._host.unsettled -= _CALL_BYTES
+        return self._waiting.popleft()[1]
 
 
 class _Received:
@@ -420,6 +432,9 @@ class SentDownload:
     # the worker's
 
     def read(self, handle: Handle, length: int) -> None:
+        if len(self._reads) >= _READS_MAX:
+            self._host.refuse(handle, "LimitExceeded", f"{_READS_MAX} reads wait already")
+            return
         self._reads.append(_Read(handle, length))
         self._feed()
 
@@ -484,22 +499,26 @@ class SentDownload:
 class ReceivedCommand:
     """One command of ours at a worker, from its start call to its end."""
 
-    def __init__(self, journal: ReceivedJournal, upload: ReceivedUpload | None, download: SentDownload | None) -> None:
+    def __init__(
+        self, host: Host, journal: ReceivedJournal, upload: ReceivedUpload | None, download: SentDownload | None
+    ) -> None:
+        self._host = host
         self.journal = journal
         self.upload = upload
         self.download = download
         # What waits until the upload is in its place: `link` ends a transfer when its command's journal ends.
         self._held: deque[tuple[Handle | None, tuple[Element, ...] | Complete]] = deque()
+        self._held_bytes = 0
 
     def update(self, handle: Handle, update: Update) -> None:
         if self._held:
-            self._held.append((handle, update.elements))
+            self._hold(handle, update.elements)
             return
         elements = self._judged(update.elements) if self.upload is None else update.elements
         for index, element in enumerate(elements):
             if isinstance(element, Item) and element.key == "rc" and self._waits(element.value):
                 self.journal.update(None, elements[:index])
-                self._held.append((handle, elements[index:]))
+                self._hold(handle, elements[index:])
                 return
         self.journal.update(handle, elements)
 
@@ -508,6 +527,14 @@ class ReceivedCommand:
             self._held.append((handle, complete))
         else:
             self.journal.complete(handle, complete.failure)
+
+    def _hold(self, handle: Handle, elements: tuple[Element, ...]) -> None:
+        """What comes behind `rc` is short: a line or two."""
+        self._held_bytes += sum(len(e.text) if isinstance(e, Text) else 0 for e in elements)
+        if self._held_bytes > _HELD_BYTES_MAX or len(self._held) >= _HELD_CALLS_MAX:
+            self._host.refuse(handle, "LimitExceeded", "too much comes behind rc")
+        else:
+            self._held.append((handle, elements))
 
     def go_on(self) -> None:
         """The upload may be over."""

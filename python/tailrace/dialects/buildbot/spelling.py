@@ -33,6 +33,9 @@ MSGPACK_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 _OUR_NAMES: Final = {theirs: ours for ours, theirs in MSGPACK_NAMES.items()}
 
+BLOCK_BYTES_MAX: Final = 512 << 10
+"""What is asked of a worker for one block at most. Perspective Broker has no larger strings than 640 KiB."""
+
 REQUIRED: Final[Mapping[str, Mapping[str, Value]]] = MappingProxyType(
     {
         "uploadFile": {"workdir": ".", "maxsize": None, "blocksize": 256 << 10, "keepstamp": False},
@@ -57,6 +60,9 @@ IMPLS: Final[Mapping[str, Mapping[str, ImplKind]]] = MappingProxyType(
 def with_defaults(name: str, args: Mapping[str, Value]) -> Args:
     """The arguments as any of Buildbot's workers takes them."""
     complete: Args = {**REQUIRED.get(name, {}), **args}
+    block = complete.get("blocksize")
+    if isinstance(block, int) and block > BLOCK_BYTES_MAX:
+        complete["blocksize"] = BLOCK_BYTES_MAX
     if name == "uploadDirectory":
         # A master of ours unpacks what it gets as it is.
         complete["compress"] = None

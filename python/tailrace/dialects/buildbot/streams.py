@@ -238,7 +238,7 @@ class MasterStreams:
         journal = ReceivedJournal(self, self._next(), command)
         upload = ReceivedUpload(self, self._next(), command) if writes else None
         download = SentDownload(self, self._window_bytes) if reads else None
-        begun = self._commands[command] = ReceivedCommand(journal, upload, download)
+        begun = self._commands[command] = ReceivedCommand(self, journal, upload, download)
         self._received[journal.number] = (journal, begun)
         if upload is not None:
             self._received[upload.number] = (upload, begun)

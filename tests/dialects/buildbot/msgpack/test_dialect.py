@@ -490,6 +490,15 @@ def test_an_error_is_one_by_its_key():
     assert failed == CallFailed(number, "RemoteError", "5")
 
 
+def test_much_of_little_is_refused():
+    their = TheirWorker()
+    their.introduce()
+    their.started("shell", {})
+    their.ask("update", command_id="7", args=[["x", None]] * (codec.PAIRS_MAX + 1))
+    their.ask("update", command_id="7", args=[["x", bytes(codec.VALUE_BYTES_MAX)]])
+    assert ["is_exception" in answer for answer in their.heard()] == [True, True]
+
+
 def test_text_frames_are_nothing_and_fragments_are_one():
     their = TheirWorker()
     number = their.ours.call(Print("x"))

@@ -8,7 +8,7 @@ not decoded at all. What is not as it should be becomes one of two errors: `Remo
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Annotated, Final, cast, final
 
 import msgspec
 
@@ -80,9 +80,15 @@ class Incoming(msgspec.Struct, frozen=True):
     modified_time: float | None = None
 
 
+VALUE_BYTES_MAX: Final = 16 << 20
+"""The largest value that is no text, and the largest block of a file: small things take much room when decoded."""
+
+PAIRS_MAX: Final = 65536
+"""How many pairs one update may have."""
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _MESSAGE: Final = msgspec.msgpack.Decoder(Incoming)
-_PAIRS: Final = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]])
+_PAIRS: Final = msgspec.msgpack.Decoder(Annotated[list[tuple[str, msgspec.Raw]], msgspec.Meta(max_length=PAIRS_MAX)])
 _LINES: Final = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw, list[float]])
 _LOG: Final = msgspec.msgpack.Decoder(tuple[str, tuple[str, msgspec.Raw, list[float]]])
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
@@ -120,6 +126,8 @@ def value(raw: msgspec.Raw | msgspec.UnsetType) -> Value:
     """
     if isinstance(raw, msgspec.UnsetType):
         return None
+    if len(memoryview(raw)) > VALUE_BYTES_MAX:
+        raise BadMessage(f"a value of more than {VALUE_BYTES_MAX} bytes")
     try:
         return _plain(msgspec.msgpack.decode(raw, ext_hook=_no_extension))
     except _MALFORMED as error:
