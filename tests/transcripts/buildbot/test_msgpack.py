@@ -128,7 +128,15 @@ def test_every_call_of_a_worker_is_one_that_we_would_make(path):
             call = codec.decode_call(codec.decode(msgspec.msgpack.encode(message)))
             ours = codec.encode_call(call, directory=call.command in directories)
             ours = msgspec.msgpack.decode(codec.encode({**ours, "seq_number": message["seq_number"]}))
-            assert ours == message
+            assert ours == without_traceback(message)
+
+
+def without_traceback(message):
+    """Of a failure what it was, and not where it was."""
+    if message["op"] != "complete" or message["args"] is None:
+        return message
+    kind, text = message["args"].splitlines()[0].removeprefix("[Failure instance: Traceback: <class '").split("'>: ")
+    return {**message, "args": f"{kind.split('.')[-1]}: {text}"}
 
 
 # ---------------------------------------------------------------- a worker of ours at the recorded master
@@ -161,7 +169,7 @@ def test_a_worker_of_ours_has_the_recorded_conversation(path, step):
         elif message["op"] != "response":
             worker.send(codec.decode_call(codec.decode(msgspec.msgpack.encode(message))))
     ours = [msgspec.msgpack.decode(payload) for _, payload in read_frames(worker.data_to_send(64 * MIB))]
-    recorded = [message for way, message in said if way == "w2m"]
+    recorded = [without_traceback(message) for way, message in said if way == "w2m"]
     assert sorted(ours, key=order) == sorted(recorded, key=order)
     assert asked == [request for way, message in said if way == "m2w" and (request := request_of(message)) is not None]
     if path.stem != "duplicate-second":

@@ -514,13 +514,13 @@ class ReceivedCommand:
         if self._held:
             self._hold(handle, update.elements)
             return
-        elements = self._judged(update.elements) if self.upload is None else update.elements
+        elements = update.elements
         for index, element in enumerate(elements):
             if isinstance(element, Item) and element.key == "rc" and self._waits(element.value):
                 self.journal.update(None, elements[:index])
                 self._hold(handle, elements[index:])
                 return
-        self.journal.update(handle, elements)
+        self.journal.update(handle, self._judged(elements))
 
     def complete(self, handle: Handle, complete: Complete) -> None:
         if self._held or self._waits(None):

@@ -52,6 +52,8 @@ SETTINGS: Final[Mapping[str, Value]] = {
 FAILURE: Final = re.compile(r"([A-Za-z_][\w.]*): (.*)", re.DOTALL)
 """`Type: text`."""
 
+# What a worker of Buildbot's makes of an exception: its first line says what it was, the others where.
+_TRACEBACK: Final = re.compile(r"\[Failure instance: Traceback[^:\n]*: <class '(?:\w+\.)*(\w+)'>: (.*)")
 _NEWLINE: Final = re.compile("\n")
 _TEXTS: Final = frozenset({"stdout", "stderr", "header"})
 
@@ -236,7 +238,8 @@ def _failure(args: Value) -> tuple[str, str] | None:
     if args is None:
         return None
     text = args if isinstance(args, str) else repr(args)
-    return said(text)
+    found = _TRACEBACK.match(text)
+    return (found[1], found[2]) if found is not None else said(text)
 
 
 def said(text: str) -> tuple[str, str]:
