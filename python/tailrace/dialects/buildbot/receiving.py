@@ -10,19 +10,14 @@ from collections import deque
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
-import attrs
-
 from tailrace._core import Blake3, Journal, chunk_records, close_record, unpack_record, utime_record
-from tailrace.dialects.buildbot.calls import Complete, Item, Text, Update
-from tailrace.dialects.buildbot.records import RecordAssembler, RecordQueue
+from tailrace.dialects.buildbot.calls import Item, Text
+from tailrace.dialects.buildbot.records import RecordQueue
 from tailrace.errors import LocalProtocolError
 from tailrace.messages import (
     StreamOpened,
-    StreamProgress,
     StreamReadable,
     StreamReset,
-    StreamStopped,
-    StreamWritable,
 )
 
 if TYPE_CHECKING:
@@ -35,18 +30,8 @@ if TYPE_CHECKING:
 Handle: TypeAlias = "int | str"
 """A call of the worker's that waits for its answer: the wire's own word for it."""
 
-CLOSED = "closed"
-"""What `link` takes for a reader that needs no more, and no error."""
-
 # What a call costs while it waits for its answer, whatever it brought.
 _CALL_BYTES = 128
-# How many reads may wait. Nobody needs that many; a worker of ours has eight.
-_READS_MAX = 1024
-# How much may come behind `rc` while an upload is not in its place yet.
-_HELD_BYTES_MAX = 1 << 20
-_HELD_CALLS_MAX = 1024
-# Room that is not worth a wake-up.
-_LITTLE_BYTES = 64 << 10
 
 
 class Host(Protocol):
@@ -362,204 +347,3 @@ class ReceivedUpload(_Received):
 
     def _end(self) -> int:
         return self._queue.end
-
-
-@final
-@attrs.frozen
-class _Read:
-    handle: Handle
-    length: int
-
-
-@final
-class SentDownload:
-    """What the worker reads. Read calls may come before `link` has opened it.
-
-    For a worker that does not survive errors one that fails just ends; its `rc` says that it failed.
-    """
-
-    def __init__(self, host: Host, window_bytes: int) -> None:
-        self.number: int | None = None
-        self.sent = 0
-        self.over = False
-        self._host = host
-        self._window_bytes = window_bytes
-        self._assembler = RecordAssembler()
-        self._data: deque[memoryview] = deque()
-        self._bytes = 0
-        self._reads: deque[_Read] = deque()
-        self._whole = self._ended = self._blocked = self._closed = False
-        self.refusal: tuple[str, str] | None = None
-        """Why `link` gives no more of it."""
-
-    # link's
-
-    def open(self, number: int) -> None:
-        self.number = number
-        if self._closed:
-            self._stopped()
-
-    def room(self) -> int:
-        room = 0 if self.over else max(0, self._window_bytes - self._bytes - len(self._assembler))
-        self._blocked = self._blocked or not room
-        return room
-
-    def write(self, data: bytes | memoryview) -> None:
-        if self.over or self._ended:
-            raise LocalProtocolError("the download is over")
-        self.sent += len(data)
-        batch = self._assembler.add(data)
-        if batch is not None:
-            for chunk in batch.chunks():
-                self._data.append(chunk)
-                self._bytes += len(chunk)
-            self._whole = self._whole or batch.close() is not None
-            self._feed()
-
-    def end(self) -> None:
-        self._assembler.check_whole()
-        self._ended = self._whole = True
-        self._feed()
-
-    def reset(self, reason: str) -> None:
-        kind, colon, text = reason.partition(": ")
-        self.over = True
-        self.refusal = (kind, text) if colon else ("Cancelled", reason)
-        self._data.clear()
-        self._bytes = 0
-        self._feed()
-
-    # the worker's
-
-    def read(self, handle: Handle, length: int) -> None:
-        if len(self._reads) >= _READS_MAX:
-            self._host.refuse(handle, "LimitExceeded", f"{_READS_MAX} reads wait already")
-            return
-        self._reads.append(_Read(handle, length))
-        self._feed()
-
-    def close(self, handle: Handle) -> None:
-        """The worker needs no more."""
-        self._closed = True
-        self._host.answer(handle, None)
-        if self.over or self.number is None:
-            return
-        if self._ended and not self._data:
-            self.over = True
-            self._host.emit(StreamProgress(self.number, self.sent, self.sent, True))
-        else:
-            self._stopped()
-
-    def abandon(self) -> None:
-        """The command is over."""
-        self.refusal = self.refusal or ("LocalProtocolError", "the command is over")
-        self._feed()
-
-    def _stopped(self) -> None:
-        assert self.number is not None
-        self.over = True
-        self._data.clear()
-        self._bytes = 0
-        self._host.emit(StreamStopped(self.number, CLOSED))
-
-    def _feed(self) -> None:
-        while self._reads:
-            if self.refusal is not None and self._host.survives_errors:
-                self._host.refuse(self._reads.popleft().handle, *self.refusal)
-            elif self._data:
-                read = self._reads.popleft()
-                self._host.answer(read.handle, self._cut(read.length))
-            elif self._whole or self._closed or self.refusal is not None:
-                self._host.answer(self._reads.popleft().handle, b"")
-            else:
-                break
-        if self._blocked and self.number is not None and not self.over:
-            free = self._window_bytes - self._bytes - len(self._assembler)
-            if free >= min(_LITTLE_BYTES, self._window_bytes // 2):
-                self._blocked = False
-                self._host.emit(StreamWritable(self.number))
-
-    def _cut(self, length: int) -> bytes:
-        """As much as there is, up to `length`."""
-        parts: list[memoryview] = []
-        left = max(1, length)
-        while self._data and left:
-            piece = self._data.popleft()
-            if len(piece) > left:
-                self._data.appendleft(piece[left:])
-                piece = piece[:left]
-            parts.append(piece)
-            left -= len(piece)
-        data = b"".join(parts)
-        self._bytes -= len(data)
-        return data
-
-
-@final
-class ReceivedCommand:
-    """One command of ours at a worker, from its start call to its end."""
-
-    def __init__(
-        self, host: Host, journal: ReceivedJournal, upload: ReceivedUpload | None, download: SentDownload | None
-    ) -> None:
-        self._host = host
-        self.journal = journal
-        self.upload = upload
-        self.download = download
-        # What waits until the upload is in its place: `link` ends a transfer when its command's journal ends.
-        self._held: deque[tuple[Handle | None, tuple[Element, ...] | Complete]] = deque()
-        self._held_bytes = 0
-
-    def update(self, handle: Handle, update: Update) -> None:
-        if self._held:
-            self._hold(handle, update.elements)
-            return
-        elements = update.elements
-        for index, element in enumerate(elements):
-            if isinstance(element, Item) and element.key == "rc" and self._waits(element.value):
-                self.journal.update(None, elements[:index])
-                self._hold(handle, elements[index:])
-                return
-        self.journal.update(handle, self._judged(elements))
-
-    def complete(self, handle: Handle, complete: Complete) -> None:
-        if self._held or self._waits(None):
-            self._held.append((handle, complete))
-        else:
-            self.journal.complete(handle, complete.failure)
-
-    def _hold(self, handle: Handle, elements: tuple[Element, ...]) -> None:
-        """What comes behind `rc` is short: a line or two."""
-        self._held_bytes += sum(len(e.text) if isinstance(e, Text) else 0 for e in elements)
-        if self._held_bytes > _HELD_BYTES_MAX or len(self._held) >= _HELD_CALLS_MAX:
-            self._host.refuse(handle, "LimitExceeded", "too much comes behind rc")
-        else:
-            self._held.append((handle, elements))
-
-    def go_on(self) -> None:
-        """The upload may be over."""
-        if self.upload is None or not self.upload.over:
-            return
-        while self._held:
-            handle, what = self._held.popleft()
-            if isinstance(what, Complete):
-                assert handle is not None
-                self.journal.complete(handle, what.failure)
-            else:
-                self.journal.update(handle, self._judged(what))
-
-    def _waits(self, rc: Value) -> bool:
-        """Have the upload ended. Whether that takes time."""
-        if self.upload is None:
-            return False
-        self.upload.finish(rc)
-        return not self.upload.over
-
-    def _judged(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
-        """The worker thinks that all went well; that is for the master's file to say."""
-        transfer = self.upload or self.download
-        if transfer is None or transfer.refusal is None or Item("rc", 0) not in elements:
-            return elements
-        why = ": ".join(filter(None, transfer.refusal))
-        said = Text("stderr", None, f"the master gave the transfer up: {why}\n")
-        return (said, *(Item("rc", 1) if element == Item("rc", 0) else element for element in elements))

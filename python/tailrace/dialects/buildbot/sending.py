@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Protocol, final
 
 import attrs
 
-from tailrace._core import Batch, Blake3, Journal, chunk_records, close_record
+from tailrace._core import Batch, Journal
 from tailrace.dialects.buildbot.calls import (
-    CloseReader,
     CloseWriter,
     Complete,
     Item,
-    Read,
     Text,
     Unpack,
     Update,
@@ -25,9 +23,9 @@ from tailrace.dialects.buildbot.calls import (
     Write,
 )
 from tailrace.dialects.buildbot.lines import LineMaker, LineStyle
-from tailrace.dialects.buildbot.records import PREFIX_BYTES, RecordAssembler, RecordQueue, record_bytes
+from tailrace.dialects.buildbot.records import PREFIX_BYTES, RecordAssembler, record_bytes
 from tailrace.errors import LocalProtocolError
-from tailrace.messages import StreamProgress, StreamReadable, StreamReset, StreamStopped, StreamWritable
+from tailrace.messages import StreamProgress, StreamStopped, StreamWritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -379,97 +377,6 @@ class SentUpload:
         if not self.over:
             self.over = True
             self._host.emit(StreamProgress(self.number, self.sent, self.sent, True))
-
-
-@final
-class ReceivedDownload:
-    """A download, by `Read` and `CloseReader`. Reads ahead of whoever takes it."""
-
-    def __init__(self, host: Host, number: int, command: str, style: Style) -> None:
-        self.number, self.command = number, command
-        self.over = False
-        self._host, self._style = host, style
-        self._queue = RecordQueue()
-        self._digest = Blake3()
-        self._reads: deque[_Reading] = deque()
-        self._settled = 0
-        self._readable = self._complete = False
-
-    def read_ahead(self) -> None:
-        """Ask for what there is room for."""
-        style = self._style
-        while (
-            not self.over
-            and not self._complete
-            and len(self._reads) < style.reads_max
-            and len(self._reads) * style.block_bytes + self._queue.end - self._settled < style.window_bytes
-        ):
-            self._reads.append(_Reading(self._host.send(Read(self.command, style.block_bytes), self)))
-
-    def take(self, max_bytes: int) -> Batch | None:
-        self._readable = False
-        return self._queue.take(max_bytes)
-
-    @property
-    def ended(self) -> bool:
-        return self._complete and self._queue.taken == self._queue.end
-
-    def settle(self, next: int, durable: int) -> None:  # noqa: A002 - as on the wire
-        self._settled = max(self._settled, next)
-        if self._complete and durable >= self._queue.end:
-            self.stop("")
-        else:
-            self.read_ahead()
-
-    def stop(self, reason: str) -> None:
-        """No more of it is wanted."""
-        if not self.over:
-            self.over = True
-            self._host.send(CloseReader(self.command), self)
-
-    def answered(self, handle: int, value: Value) -> None:
-        for read in self._reads:
-            if read.handle == handle:
-                read.data, read.answered = value, True
-                break
-        while self._reads and self._reads[0].answered and not self._complete:
-            self._take_in(self._reads.popleft().data)
-        if not self.over:
-            self.read_ahead()
-
-    def failed(self, handle: int, kind: str, text: str) -> None:
-        if not self.over and not self._complete:
-            self.over = True
-            self._host.emit(StreamReset(self.number, f"{kind}: {text}"))
-            self._host.send(CloseReader(self.command), self)
-
-    def _take_in(self, data: Value) -> None:
-        if isinstance(data, bytes) and data:
-            self._digest.update(data)
-            self._queue.append(chunk_records(data))
-        elif isinstance(data, str) and data:
-            self.failed(0, "RemoteProtocolError", "the master sends text for a file's bytes")
-            return
-        else:
-            if data is None and not self._digest.length:
-                self._host.note(
-                    self.command,
-                    "the master sent nothing for this file: "
-                    "Buildbot up to 4.3 loses every download on this wire, and an empty file is made of it\n",
-                )
-            self._complete = True
-            self._queue.append(close_record(self._digest.length, self._digest.digest()))
-        if not self.over and not self._readable:
-            self._readable = True
-            self._host.emit(StreamReadable(self.number))
-
-
-@final
-@attrs.define
-class _Reading:
-    handle: int
-    data: Value = None
-    answered: bool = False
 
 
 def _kinds(raw: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -19,8 +19,10 @@ from tailrace.dialects.buildbot.calls import (
     Utime,
     Write,
 )
-from tailrace.dialects.buildbot.receiving import ReceivedCommand, ReceivedJournal, ReceivedUpload, SentDownload
-from tailrace.dialects.buildbot.sending import ReceivedDownload, SentJournal, SentUpload, Style
+from tailrace.dialects.buildbot.command import ReceivedCommand
+from tailrace.dialects.buildbot.downloading import ReceivedDownload, SentDownload
+from tailrace.dialects.buildbot.receiving import ReceivedJournal, ReceivedUpload
+from tailrace.dialects.buildbot.sending import SentJournal, SentUpload, Style
 from tailrace.errors import LocalProtocolError
 from tailrace.messages import StreamOpened, StreamStopped
 
