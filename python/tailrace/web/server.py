@@ -22,6 +22,7 @@ from anycorn.typing import ConnectionState, LifespanState
 from anycorn.worker_context import WorkerContext
 
 from tailrace.errors import StoreError
+from tailrace.link.foreign import Raised, call_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,10 @@ async def serve(
         peer = stream.extra(anyio.abc.SocketAttribute.raw_socket)
         peers.add(peer)
         try:
-            await TCPServer(wrapped, config, context, ConnectionState(LifespanState({})), stream).run()
+            await call_foreign(TCPServer(wrapped, config, context, ConnectionState(LifespanState({})), stream).run)
+        except Raised as raised:
+            # One client's mishap is not the others'.
+            raised.report("a client's connection failed")
         finally:
             peers.discard(peer)
 
