@@ -80,7 +80,8 @@ async def connected() -> AsyncIterator[tuple[tailrace.Connection, subprocess.Pop
 
 def child() -> str:
     """The writing child, compiled once."""
-    program = Path(tempfile.gettempdir()) / "tailrace-bench-child"
+    program = HERE.parent / "target" / "bench-child"
+    program.parent.mkdir(exist_ok=True)
     source = HERE / "child.c"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         subprocess.run(["cc", "-O2", "-o", program, source], check=True)

@@ -54,5 +54,6 @@ def test_a_remote_error_comes_back_as_its_class():
 
 def test_what_crosses_the_wire_is_one_line():
     assert errors.describe(ValueError("two\n  lines")) == ("ValueError", "two lines")
+    assert errors.describe(ValueError("a name of bytes: \udcff")) == ("ValueError", "a name of bytes: ?")
     assert errors.describe(errors.RemoteError("OSError", "x")) == ("OSError", "x")
     assert len(errors.describe(ValueError("x" * 10_000))[1]) == 1000

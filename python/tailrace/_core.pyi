@@ -402,7 +402,8 @@ def banana_encode(
 class LogWriter:
     """Appends one run's journal to segment files in a directory of its own (rust/store/FORMAT.md). Releases the GIL.
 
-    Everything raises StoreError. A failed `append` (a full disk) leaves the log as it was, and may be repeated.
+    Everything raises StoreError. A failed `append` (a full disk) leaves the log as it was, and may be repeated. `reader`
+    and what says how far the log goes do not wait for an `append` in another thread.
     """
 
     @staticmethod

@@ -141,5 +141,5 @@ def describe(error: BaseException) -> tuple[str, str]:
 
 
 def _one_line(text: str) -> str:
-    # A str of the wire holds at most 4,096 bytes; a character takes at most four.
-    return " ".join(text.split())[:1000]
+    # A str of the wire holds at most 4,096 bytes; a character takes at most four. A file's name may be no UTF-8.
+    return " ".join(text.split())[:1000].encode(errors="replace").decode()

@@ -59,6 +59,18 @@ async def test_a_replaced_file_hands_on_its_mode(tmp_path):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o751
 
 
+async def test_what_is_not_in_its_place_yet_is_for_nobody_else(tmp_path):
+    before = os.umask(0o027)
+    try:
+        async with AtomicFile(tmp_path / "a") as file:
+            (draft,) = tmp_path.iterdir()
+            assert stat.S_IMODE(draft.stat().st_mode) == 0o600
+            await file.commit()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
 async def test_a_link_is_replaced_and_not_followed(tmp_path):
     (tmp_path / "outside").write_bytes(b"old")
     (tmp_path / "a").symlink_to("outside")

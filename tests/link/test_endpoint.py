@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tailrace.errors import LocalProtocolError
-from tailrace.link.endpoint import Endpoint, connect, open_listeners
+from tailrace.link.endpoint import Endpoint, connect, open_listeners, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,19 @@ async def test_a_file_is_not_overwritten_by_a_socket(tmp_path):
     with pytest.raises(OSError, match="cannot listen"), trio.fail_after(5):
         await open_listeners(Endpoint.parse(f"tailrace+unix://{path}"), None)
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://bot:hunter2@example.org/x.git", "https://bot:***@example.org/x.git"),
+        ("https://bot:hun@ter2@example.org:8443/x", "https://bot:***@example.org:8443/x"),
+        ("http://token@example.org/x", "http://***@example.org/x"),
+        ("--url=ftp://:x@example.org", "--url=ftp://:***@example.org"),
+        ("ssh://git@example.org/x", "ssh://git@example.org/x"),
+        ("git@example.org:x/y.git", "git@example.org:x/y.git"),
+        ("https://example.org/a:b@c", "https://example.org/a:b@c"),
+    ],
+)
+def test_secrets_in_urls_are_not_shown(url, shown):
+    assert without_secrets(url) == shown

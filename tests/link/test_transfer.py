@@ -162,6 +162,8 @@ async def test_an_aborted_upload_is_not_closed():
         await f.start(impl, "give_up", {"writer": writer})
         assert await impl.wait_done() is None
         assert writer.calls == [("write", 5)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert not f.worker._pump._outgoing
 
 
 async def test_a_stuck_writer_does_not_hold_up_the_end_of_its_command():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tailrace import _core
@@ -116,3 +118,15 @@ async def test_the_chain_is_the_ledgers(store):
         ledger.add(_core.Batch.parse(writing.batches[-1], ledger.offset))
     assert writing.writer.chain == ledger.chain
     assert writing.writer.end == ledger.offset
+
+
+async def test_nobody_else_reads_the_store(tmp_path):
+    before = os.umask(0o022)
+    try:
+        async with open_store(tmp_path / "state") as store:
+            await (await begin(store)).complete(rc=0)
+            names = [path for path in (tmp_path / "state").iterdir() if path.name != "state-version"]
+            assert len(names) >= 3
+            assert [path.name for path in names if path.stat().st_mode & 0o077] == []
+    finally:
+        os.umask(before)

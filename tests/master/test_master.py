@@ -36,6 +36,7 @@ async def test_a_run_has_a_log_and_a_result(farm):
         ("stdout", b"hello\n"),
         ("stderr", b"oops\n"),
     ]
+    assert [record.data async for record in run.follow(1, "stderr")] == [b"oops\n"]
 
 
 async def test_the_store_says_the_same(farm):

@@ -70,6 +70,13 @@ def test_a_wrong_file_says_what_and_where(directory, text, words):
         assert word in str(caught.value)
 
 
+def test_a_secret_is_private_also_where_a_file_was(tmp_path):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/secret").touch(0o644)
+    create_worker(tmp_path / "w", masters=["tailrace://a:1"], name="w", secret="s3cret")
+    assert (tmp_path / "w/secret").stat().st_mode & 0o777 == 0o600
+
+
 def test_an_empty_secret_is_refused(directory):
     (directory / "secret").write_text("\n")
     with pytest.raises(LocalProtocolError, match="no secret"):

@@ -107,6 +107,11 @@ class TestResults:
         assert exit_.rc == reader.updates["rc"] == 127
         assert reader.text("stderr") == "tailrace: cannot run 'no-such-program': no such file\n"
 
+    async def test_a_program_without_a_name_is_missing(self, supervisors, tmp_path):
+        exit_, reader = await run(supervisors, child([""], tmp_path))
+        assert exit_.rc == 127
+        assert reader.text("stderr") == "tailrace: cannot run '': no such file\n"
+
     async def test_a_program_of_megabytes_is_refused_in_one_line(self, supervisors, tmp_path):
         exit_, reader = await run(supervisors, child(["x" * 5_000_000], tmp_path))
         assert exit_.rc == 127

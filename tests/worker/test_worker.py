@@ -92,8 +92,8 @@ async def test_a_command_that_does_not_end_is_given_up(desk, monkeypatch):
 
 
 async def test_a_command_that_waits_for_its_master_is_not_given_up(desk, monkeypatch):
-    monkeypatch.setattr("tailrace.worker.running.STOP_S", 0.02)
-    report = await desk.start("shell", {"command": ["yes"]}, report=desk.Report(slow_s=0.01))
+    monkeypatch.setattr("tailrace.worker.running.STOP_S", 0.5)
+    report = await desk.start("shell", {"command": ["yes"]}, report=desk.Report(slow_s=0.2))
     await report.wait_until(lambda: report.batches)
     await desk.interrupt()
     await desk.ended(report)

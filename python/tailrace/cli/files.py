@@ -143,13 +143,14 @@ async def save_file(pieces: AsyncIterator[bytes], target: Path, mode: int | None
     A new file gets `mode`, as far as the umask lets it; one that is replaced keeps its own.
     """
     from tailrace.files import AtomicFile
+    from tailrace.files.atomic import umask
 
     with _local(target):
         await trio.Path(target.parent).mkdir(parents=True, exist_ok=True)
         async with AtomicFile(target) as file:
             async for piece in pieces:
                 await file.write(piece)
-            await file.commit(None if mode is None or await trio.Path(target).exists() else mode & ~_umask())
+            await file.commit(None if mode is None or await trio.Path(target).exists() else mode & ~umask())
 
 
 async def save_tree(pieces: AsyncIterator[bytes], target: Path) -> None:
@@ -162,12 +163,6 @@ async def save_tree(pieces: AsyncIterator[bytes], target: Path) -> None:
             async for piece in pieces:
                 await tree.write(piece)
             await tree.commit()
-
-
-def _umask() -> int:
-    old = os.umask(0o077)
-    os.umask(old)
-    return old
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence  # noqa: TC003  (cyclopts reads the annotations)
 from pathlib import Path  # noqa: TC003  (cyclopts reads the annotations)
+from typing import final
 
 from tailrace.link.endpoint import Endpoint
 from tailrace.master import config
@@ -14,7 +15,7 @@ from .buildbot_line import buildbot_line
 from .failure import Failure
 from .settings import Settings, Told
 from .show import print_json
-from .streams import announce
+from .streams import announce, write_at_once
 
 
 def create(directory: Path, /, *, listen: Sequence[str] = (), told: Told) -> int:
@@ -91,9 +92,17 @@ async def serve(directory: Path, /) -> int:
     """
     from tailrace.web import serve_master
 
-    logging.basicConfig(level=logging.WARNING, format="tailrace: %(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format="tailrace: %(message)s", handlers=[_Stderr()], force=True)
     await serve_master(directory, announce=announce)
     return 0
+
+
+@final
+class _Stderr(logging.Handler):
+    """A daemon's log on standard error; whoever gives it lines to write cannot make it wait for their reader."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write_at_once(2, f"{self.format(record)}\n".encode(errors="backslashreplace"))
 
 
 async def _add(directory: Path, name: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import stat
 from typing import TYPE_CHECKING, final
 
 import trio
+
+from .streams import write_at_once
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -49,9 +50,7 @@ class Output:
 
     def write_nowait(self, data: bytes) -> None:
         """A few bytes, if they can be written at once; else they are dropped."""
-        if self._takes_at_once(len(data)):
-            with contextlib.suppress(OSError):
-                os.write(self._fd, data)
+        write_at_once(self._fd, data)
 
     def _takes_at_once(self, size: int) -> bool:
         if self._never_blocks:

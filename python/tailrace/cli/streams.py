@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 
 
 def announce(line: str) -> None:
     """A daemon's line on standard output. That nobody reads it any more is no reason to stop serving."""
+    write_at_once(1, f"{line}\n".encode(errors="backslashreplace"))
+
+
+def write_at_once(fd: int, data: bytes) -> None:
+    """Write what can be written now, and drop the rest: a reader that stalls does not stall a daemon."""
+    ready = select.poll()
+    ready.register(fd, select.POLLOUT)
     with contextlib.suppress(OSError):
-        os.write(1, f"{line}\n".encode(errors="backslashreplace"))
+        while data and ready.poll(0):
+            # A pipe that polls as writable takes this much without blocking.
+            data = data[os.write(fd, data[: select.PIPE_BUF]) :]
 
 
 def ensure_standard_streams() -> None:

@@ -76,7 +76,8 @@ class AtomicFile:
     def _open(self) -> None:
         _check_replaceable(self._path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._temporary, flags, 0o666)
+        # Until it is in its place nobody else reads it: there it may be a secret.
+        self._descriptor = os.open(self._temporary, flags, 0o600)
 
     def _flush(self) -> None:
         write_all(self._descriptor, self._gathered)
@@ -86,8 +87,7 @@ class AtomicFile:
         self._flush()
         if mode is None:
             mode = _mode_of_file(self._path)
-        if mode is not None:
-            os.fchmod(self._descriptor, mode)
+        os.fchmod(self._descriptor, 0o666 & ~umask() if mode is None else mode)
         if times is not None:
             os.utime(self._descriptor, times)
         os.fsync(self._descriptor)
@@ -109,6 +109,12 @@ class AtomicFile:
 def temporary_name(name: str) -> str:
     """A name beside `name` that nobody has: hidden, and short enough where `name` itself is not."""
     return f".{name[:60]}.{secrets.token_hex(8)}.part"
+
+
+def umask() -> int:
+    """What this process takes from the modes of new files. Asked of /proc: `os.umask` tells by changing it for all."""
+    with open("/proc/self/status", "rb") as status:
+        return next(int(line.split()[1], 8) for line in status if line.startswith(b"Umask:"))
 
 
 def write_all(descriptor: int, data: Buffer) -> None:

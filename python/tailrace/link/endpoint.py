@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -27,6 +28,10 @@ UNIX_PATH_BYTES_MAX = 107
 
 Transport: TypeAlias = Literal["tcp", "tls", "unix"]
 _TRANSPORTS: dict[str, Transport] = {"": "tcp", "tls": "tls", "unix": "unix"}
+# With a password the name before it is shown; without one it is a name for ssh, and to HTTP it may be a token.
+_CREDENTIALS = re.compile(
+    r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:]*:)[^\s/]*@|(?P<http>\bhttps?://)[^\s/@:]+@"
+)
 
 
 @final
@@ -178,6 +183,11 @@ def peer_of(stream: trio.abc.Stream) -> str:
     if isinstance(address, tuple):
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
     return "a local socket"
+
+
+def without_secrets(text: str) -> str:
+    """A text for people and for logs: of the URLs in it no password is left, and no token that stands for a user."""
+    return _CREDENTIALS.sub(lambda found: f"{found['scheme'] or found['http']}{found['user'] or ''}***@", text)
 
 
 def _unix(url: str, wire: str, netloc: str, path: str) -> Endpoint:

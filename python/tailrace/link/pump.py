@@ -235,10 +235,14 @@ class Pump:
     def open(self, role: Role, name: str, on_durable: Callable[[int], None] | None = None) -> Outgoing:
         """Begin a stream of ours."""
         self.check()
-        stream = Outgoing(self.dialect, self.flush, role, name, on_durable)
+        stream = Outgoing(self.dialect, self.flush, role, name, on_durable, self._forget)
         self._outgoing[stream.number] = stream
         self.flush()
         return stream
+
+    def _forget(self, number: int) -> None:
+        """A stream of ours was reset: nothing is heard of it any more."""
+        self._outgoing.pop(number, None)
 
     def adopt(self, opened: StreamOpened) -> Incoming:
         """A stream of the peer's is wanted."""

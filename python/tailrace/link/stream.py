@@ -30,6 +30,7 @@ class Outgoing:
         role: Role,
         name: str,
         on_durable: Callable[[int], None] | None = None,
+        on_reset: Callable[[int], object] | None = None,
     ) -> None:
         self.number = dialect.open(role, name)
         self.error: RemoteError | ConnectionLost | None = None
@@ -39,6 +40,7 @@ class Outgoing:
         self._dialect = dialect
         self._flush = flush
         self._on_durable = on_durable
+        self._on_reset = on_reset
         self._ended = self._done = False
         self._woken = trio.Event()
 
@@ -97,6 +99,8 @@ class Outgoing:
             self.error = ConnectionLost(f"the stream was reset: {reason}")
             self._dialect.reset(self.number, reason)
             self._flush()
+            if self._on_reset is not None:
+                self._on_reset(self.number)
 
     def check(self) -> None:
         """Raise why it failed, if it did."""

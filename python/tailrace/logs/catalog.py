@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from typing import TYPE_CHECKING, Final, final
 
@@ -76,6 +77,8 @@ class Catalog:
             CatalogDamaged: it cannot be read, and has to be made again.
         """
         self._path = path
+        # Command lines are as private as the logs, and SQLite would leave it to the umask. Its other files follow.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         try:
             self._open()

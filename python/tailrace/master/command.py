@@ -12,6 +12,7 @@ import trio
 
 from tailrace.errors import ConnectionClosed, ConnectionLost, RemoteError, describe
 from tailrace.link import Connection, RemoteCommandImpl
+from tailrace.link.endpoint import without_secrets
 from tailrace.master.files import Closes
 from tailrace.master.result import RunResult
 
@@ -214,7 +215,7 @@ def title(command: str, args: Mapping[str, object]) -> str:
     else:
         names = ("workersrc", "workerdest", "dir", "path", "file", "fromdir", "todir", "repourl", "manifest_url")
         shown = [_shown(item) for name in names if name in args for item in _sequence(args[name])]
-        text = " ".join([command, *(shlex.quote(item) for item in shown)])
+        text = " ".join([command, *(shlex.quote(without_secrets(item)) for item in shown)])
     return text if len(text) <= _TITLE_CHARS_MAX else text[: _TITLE_CHARS_MAX - 1] + "…"
 
 

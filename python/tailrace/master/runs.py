@@ -40,7 +40,7 @@ class Run:
         """Ask the worker to stop it; returns when it knows. A run that has ended is left alone."""
         await self._command.interrupt(why)
 
-    async def follow(self, *, from_line: int = 1, channel: str | None = None) -> AsyncGenerator[Record]:
+    async def follow(self, from_line: int = 1, channel: str | None = None) -> AsyncGenerator[Record]:
         """Its log records from that line on, of one channel or of all, as they arrive, until it has ended.
 
         The first record is cut at that line. Any number may follow; each reads the store at its own pace.

@@ -22,6 +22,7 @@ from anycorn.typing import ConnectionState, LifespanState
 from anycorn.worker_context import WorkerContext
 
 from tailrace.errors import StoreError
+from tailrace.link.foreign import Raised, call_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,39 +75,50 @@ async def serve(
     Clients that were being answered may ask once more. Cancelled: they are broken off at once. Either way no connection
     outlives this.
     """
-    config = Config()
-    config.errorlog = None
-    config.include_server_header = False
-    context = WorkerContext(None)
     requests = _Requests(app)
-    wrapped = ASGIWrapper(requests.serve)
-    peers: set[socket.socket] = set()
-
-    async def handle(stream: anyio.abc.SocketStream) -> None:
-        peer = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-        peers.add(peer)
-        try:
-            await TCPServer(wrapped, config, context, ConnectionState(LifespanState({})), stream).run()
-        finally:
-            peers.discard(peer)
-
-    async def hang_up_when_cancelled() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            for peer in peers:
-                with contextlib.suppress(OSError):
-                    peer.shutdown(socket.SHUT_RDWR)
-
+    clients = _Clients(requests)
     listener = await anyio.abc.SocketListener.from_socket(listening)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(hang_up_when_cancelled)
-        nursery.start_soon(listener.serve, handle)
+        nursery.start_soon(clients.hang_up_when_cancelled)
+        nursery.start_soon(listener.serve, clients.serve)
         task_status.started()
         await stopping.wait()
         with trio.move_on_after(_GRACE_S):
             await requests.wait_quiet()
         nursery.cancel_scope.cancel()
+
+
+@final
+class _Clients:
+    """The connections that are open."""
+
+    def __init__(self, requests: _Requests) -> None:
+        self._app = ASGIWrapper(requests.serve)
+        self._config = Config()
+        self._config.errorlog = None
+        self._config.include_server_header = False
+        self._context = WorkerContext(None)
+        self._peers: set[socket.socket] = set()
+
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        """One client's mishap is not the others'."""
+        peer = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        self._peers.add(peer)
+        server = TCPServer(self._app, self._config, self._context, ConnectionState(LifespanState({})), stream)
+        try:
+            await call_foreign(server.run)
+        except Raised as raised:
+            raised.report("a client's connection failed")
+        finally:
+            self._peers.discard(peer)
+
+    async def hang_up_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            for peer in self._peers:
+                with contextlib.suppress(OSError):
+                    peer.shutdown(socket.SHUT_RDWR)
 
 
 @final

@@ -89,6 +89,7 @@ def create_worker(
         file.write(text)
     descriptor = os.open(directory / "secret", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)  # one that was there keeps its mode else
         file.write(f"{secret}\n")
 
 

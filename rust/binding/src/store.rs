@@ -12,7 +12,11 @@ use crate::log::Batch;
 
 /// Appends one run's journal.
 #[pyclass(frozen, module = "tailrace._core")]
-pub struct LogWriter(Mutex<tailrace_store::LogWriter>);
+pub struct LogWriter {
+    writer: Mutex<tailrace_store::LogWriter>,
+    /// Sees how far the log goes without waiting for who writes.
+    seen: tailrace_store::LogReader,
+}
 
 #[pymethods]
 impl LogWriter {
@@ -20,14 +24,14 @@ impl LogWriter {
     #[pyo3(signature = (directory, segment_bytes = 268_435_456, /))]
     fn create(py: Python<'_>, directory: PathBuf, segment_bytes: u64) -> PyResult<Self> {
         let created = py.detach(|| tailrace_store::LogWriter::create(&directory, segment_bytes));
-        created.map(|writer| Self(Mutex::new(writer))).map_err(error::store)
+        created.map(Self::new).map_err(error::store)
     }
 
     #[staticmethod]
     #[pyo3(signature = (directory, segment_bytes = 268_435_456, /))]
     fn recover(py: Python<'_>, directory: PathBuf, segment_bytes: u64) -> PyResult<Self> {
         let recovered = py.detach(|| tailrace_store::LogWriter::recover(&directory, segment_bytes));
-        recovered.map(|writer| Self(Mutex::new(writer))).map_err(error::store)
+        recovered.map(Self::new).map_err(error::store)
     }
 
     #[pyo3(signature = (batch, chain = None, /))]
@@ -51,40 +55,43 @@ impl LogWriter {
         py.detach(|| tailrace_store::seal_next(&directory)).map_err(error::store)
     }
 
-    fn reader(&self, py: Python<'_>) -> PyResult<LogReader> {
-        self.with(py, |writer| Ok(LogReader(Mutex::new(writer.reader()))))
+    fn reader(&self) -> LogReader {
+        LogReader(Mutex::new(self.seen.another()))
     }
 
     #[getter]
-    fn end(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |writer| Ok(writer.end().offset))
+    fn end(&self) -> u64 {
+        self.seen.end_offset()
     }
 
     #[getter]
-    fn chain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let end = self.with(py, |writer| Ok(writer.end()))?;
-        Ok(PyBytes::new(py, &end.chain))
+    fn chain<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.seen.end().chain)
     }
 
     #[getter]
-    fn records(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |writer| Ok(writer.end().records))
+    fn records(&self) -> u64 {
+        self.seen.end().records
     }
 
     fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let end = self.with(py, |writer| Ok(writer.end()))?;
-        totals_to_python(py, &end.totals)
+        totals_to_python(py, &self.seen.end().totals)
     }
 }
 
 impl LogWriter {
+    fn new(writer: tailrace_store::LogWriter) -> Self {
+        let seen = writer.reader();
+        Self { writer: Mutex::new(writer), seen }
+    }
+
     /// The lock is taken without the GIL: another thread may hold it over I/O.
     fn with<T: Send>(
         &self,
         py: Python<'_>,
         act: impl FnOnce(&mut tailrace_store::LogWriter) -> Result<T, StoreError> + Send,
     ) -> PyResult<T> {
-        py.detach(|| act(&mut lock(&self.0))).map_err(error::store)
+        py.detach(|| act(&mut lock(&self.writer))).map_err(error::store)
     }
 }
 

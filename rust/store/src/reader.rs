@@ -66,6 +66,11 @@ impl LogReader {
         Self { live, open: None }
     }
 
+    /// One more reader of the same log.
+    pub fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.live))
+    }
+
     /// The state behind the last record.
     pub fn end(&self) -> State {
         self.live.now().end.clone()

@@ -133,7 +133,9 @@ fn enter(directory: &Path) -> Result<(), Refusal> {
 /// The program that the child's own PATH leads to. Without the search, a missing program and a missing interpreter are one error.
 fn find(name: &OsStr, child: &Child) -> Result<PathBuf, Refusal> {
     let mut error = io::Error::from(ErrorKind::NotFound);
-    let candidates: Vec<PathBuf> = if name.as_bytes().contains(&b'/') {
+    let candidates: Vec<PathBuf> = if name.is_empty() {
+        Vec::new()
+    } else if name.as_bytes().contains(&b'/') {
         vec![child.cwd.join(name)]
     } else {
         let path = child.env.iter().rev().find(|(key, _)| key == "PATH").map_or(OsStr::new(PATH), |(_, value)| value);
@@ -141,7 +143,7 @@ fn find(name: &OsStr, child: &Child) -> Result<PathBuf, Refusal> {
     };
     for candidate in candidates {
         match runnable(&candidate) {
-            Ok(()) if !name.is_empty() => return Ok(candidate),
+            Ok(()) => return Ok(candidate),
             Err(found) if found.kind() == ErrorKind::PermissionDenied => error = found,
             _ => {}
         }

@@ -260,3 +260,10 @@ async def test_without_git_it_is_minus_one(checkout):
 async def test_arguments_that_do_not_fit_refuse_the_start(checkout, args):
     with pytest.raises(RemoteError, match="git: the argument"):
         await checkout(**args)
+
+
+async def test_a_password_in_the_url_is_not_shown(checkout):
+    report = await checkout(repourl="https://bot:hunter2@localhost:1/x.git")
+    assert report.rc != 0
+    assert b"https://bot:***@localhost:1/x.git" in report.header
+    assert b"hunter2" not in report.header

@@ -182,5 +182,6 @@ async def test_bad_arguments_are_refused_at_the_start(desk):
     await refused(desk, "'interruptSignal'", "HUGO", command="true", interruptSignal="HUGO")
     await refused(desk, "'logfiles'", command="true", logfiles={"x": 7})
     await refused(desk, "'logfiles'", command="true", logfiles={"": "x"})
+    await refused(desk, "at most 1000", command="true", logfiles={f"{number}": "x" for number in range(1001)})
     await refused(desk, "'env'", "'A'", command="true", env={"A": 7})
     await refused(desk, "'timeout'", command="true", timeout="soon")

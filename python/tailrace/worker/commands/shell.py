@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LOG_NAME_BYTES_MAX = 255
 """The longest name of a watched log; PROTOCOL.md section 6."""
 
+LOGS_MAX = 1000
+"""How many logs are watched; PROTOCOL.md section 6 has room for few more, and a file is held open for each."""
+
 
 @final
 class Shell:
@@ -109,7 +112,10 @@ def _signal_name(arguments: Arguments) -> str:
 
 
 def _watched(arguments: Arguments, workdir: Path) -> tuple[LogFile, ...]:
-    return tuple(_log_file(arguments, name, value, workdir) for name, value in arguments.mapping("logfiles").items())
+    wanted = arguments.mapping("logfiles")
+    if len(wanted) > LOGS_MAX:
+        raise arguments.wrong("logfiles", f"a mapping of at most {LOGS_MAX} names")
+    return tuple(_log_file(arguments, name, value, workdir) for name, value in wanted.items())
 
 
 def _log_file(arguments: Arguments, name: str, value: object, workdir: Path) -> LogFile:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, final
 import attrs
 import trio
 
+from tailrace.link.endpoint import without_secrets
 from tailrace.worker.supervisor import Child
 
 from .child import Shown, announcement, make_directory
@@ -248,7 +249,8 @@ class Steps:
             max_time_s=self._settings.max_time_s,
             capture=capture,
         )
-        shown = Shown(line=shlex.join(argv), argv=argv, environment=self._settings.log_environ)
+        seen = tuple(map(without_secrets, argv))
+        shown = Shown(line=shlex.join(seen), argv=seen, environment=self._settings.log_environ)
         await self.note(announcement(child, shown).rstrip("\n"))
         return await self._out.spawn(child)
 
