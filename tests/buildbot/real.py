@@ -254,11 +254,11 @@ class RealMaster:
 
     def wait_attached(self, worker: str) -> None:
         query = "select 1 from connected_workers c join workers w on w.id = c.workerid where w.name = ?"
-        wait_for(lambda: self._rows(query, worker) or None, f"worker {worker}", self.process)
+        wait_for(lambda: self.rows(query, worker) or None, f"worker {worker}", self.process)
 
     def wait_detached(self, worker: str) -> None:
         query = "select 1 from connected_workers c join workers w on w.id = c.workerid where w.name = ?"
-        wait_for(lambda: None if self._rows(query, worker) else True, f"the end of worker {worker}", self.process)
+        wait_for(lambda: None if self.rows(query, worker) else True, f"the end of worker {worker}", self.process)
 
     def wait_step(self, builder: str, step: str, build: int = 1) -> None:
         """Wait until a step has begun."""
@@ -266,7 +266,7 @@ class RealMaster:
             "select 1 from steps s join builds b on b.id = s.buildid join builders r on r.id = b.builderid "
             "where r.name = ? and b.number = ? and s.name = ? and s.started_at is not null"
         )
-        wait_for(lambda: self._rows(query, builder, build, step) or None, f"step {step} of {builder}", self.process)
+        wait_for(lambda: self.rows(query, builder, build, step) or None, f"step {step} of {builder}", self.process)
 
     def wait_build(self, builder: str, number: int = 1) -> Build:
         """Wait until a build is over."""
@@ -274,28 +274,26 @@ class RealMaster:
             "select b.id, b.results, b.state_string from builds b join builders r on r.id = b.builderid "
             "where r.name = ? and b.number = ? and b.complete_at is not null"
         )
-        rows = wait_for(
-            lambda: self._rows(query, builder, number) or None, f"build {number} of {builder}", self.process
-        )
+        rows = wait_for(lambda: self.rows(query, builder, number) or None, f"build {number} of {builder}", self.process)
         [(build, results, state)] = rows
         return Build(results=results, state=state, steps=tuple(self._steps(build)))
 
     def _steps(self, build: int) -> Iterator[Step]:
         query = "select id, name, results, state_string from steps where buildid = ? order by number"
-        for step, name, results, state in self._rows(query, build):
+        for step, name, results, state in self.rows(query, build):
             logs = {
                 log: self._lines(number)
-                for number, log in self._rows("select id, name from logs where stepid = ? order by id", step)
+                for number, log in self.rows("select id, name from logs where stepid = ? order by id", step)
             }
             yield Step(name=name, results=results, state=state, logs=logs)
 
     def _lines(self, log: int) -> list[str]:
-        chunks = self._rows("select content, compressed from logchunks where logid = ? order by first_line", log)
+        chunks = self.rows("select content, compressed from logchunks where logid = ? order by first_line", log)
         assert all(compressed == 0 for _content, compressed in chunks)
         text = "\n".join(bytes(content).decode() for content, _compressed in chunks)
         return text.split("\n") if text else []
 
-    def _rows(self, query: str, *values: object) -> list[tuple]:
+    def rows(self, query: str, *values: object) -> list[tuple]:
         with closing(sqlite3.connect(f"file:{self.home / 'state.sqlite'}?mode=ro", uri=True, timeout=30)) as database:
             return database.execute(query, values).fetchall()
 

@@ -71,6 +71,14 @@ class Daemon:
         self.errors.extend(self.process.stderr)
 
 
+def run_tailrace(*arguments: str | Path) -> None:
+    """A command that has to work."""
+    done = subprocess.run(
+        [*TAILRACE, *map(str, arguments)], capture_output=True, timeout=PATIENCE_S, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == 0, (arguments, done.returncode, done.stderr.decode(errors="replace"))
+
+
 class Farm:
     """One master, and workers by name."""
 
