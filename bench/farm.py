@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import trio
 import tailrace
 
 HERE = Path(__file__).parent
+ATTACH_S = 60
 WORKER = """
 import sys, trio, tailrace
 trio.run(lambda: tailrace.run_worker(master=sys.argv[1], name="w", secret="s", basedir=sys.argv[2]))
@@ -59,18 +60,27 @@ class Master:
         return True
 
 
+def start_worker(endpoint: str, home: str) -> subprocess.Popen[bytes]:
+    """Our worker, as a process."""
+    return subprocess.Popen([sys.executable, "-c", WORKER, endpoint, home])
+
+
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[tailrace.Connection, subprocess.Popen[bytes]]]:
+async def connected(
+    wire: str = "tailrace", start: Callable[[str, str], subprocess.Popen[bytes]] = start_worker
+) -> AsyncIterator[tuple[tailrace.Connection, subprocess.Popen[bytes]]]:
     """A Connection to a worker process over loopback TCP; both are gone afterwards."""
     master = Master()
-    listener = tailrace.Listener(master, "tailrace://127.0.0.1:0")
+    listener = tailrace.Listener(master, f"{wire}://127.0.0.1:0")
     listener.updateRegistration("w", "s")
     with tempfile.TemporaryDirectory() as home:
         async with trio.open_nursery() as nursery:
             await nursery.start(listener.serve)
-            worker = subprocess.Popen([sys.executable, "-c", WORKER, listener.endpoint, home])
+            worker = start(listener.endpoint, home)
             try:
-                yield await master.workers.receive(), worker
+                with trio.fail_after(ATTACH_S):
+                    conn = await master.workers.receive()
+                yield conn, worker
             finally:
                 worker.terminate()
                 with trio.CancelScope(shield=True):

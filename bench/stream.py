@@ -8,12 +8,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import trio
 
-from farm import Counter, child, connected
+from farm import Counter, child, connected, start_worker
 
 MEGABYTE = 1_000_000
 RELAY = Path(__file__).with_name("relay.py")
@@ -26,9 +27,19 @@ class Figure:
     megabytes_s: float
     cpu_s_per_gb: float
 
+    @property
+    def busy(self) -> float:
+        """How much of one core the receiving process used: near 1, it is the limit."""
+        return self.cpu_s_per_gb * self.megabytes_s * MEGABYTE / 1e9
 
-async def ours(mode: str, lines: int) -> Figure:
-    async with connected() as (conn, _):
+
+async def ours(
+    mode: str,
+    lines: int,
+    wire: str = "tailrace",
+    start: Callable[[str, str], subprocess.Popen[bytes]] = start_worker,
+) -> Figure:
+    async with connected(wire, start) as (conn, _):
         counter = Counter()
         began, cpu = time.perf_counter(), time.process_time()
         await conn.remoteStartCommand(

@@ -390,11 +390,17 @@ class BananaDecoder:
     def use_vocabulary(self) -> None: ...  # from the next expression on: dialect `pb` was chosen
     def receive_data(self, data: Buffer, /) -> None: ...
     def next_expression(self) -> Sexp | None: ...  # RemoteProtocolError, for ever after
+    def next_output(self) -> tuple[int, list[int], list[tuple[str, str | None, memoryview]]] | None:
+        """The next expressions, if they are calls of `update` on one object with nothing but text: the object, the
+        calls, and (channel, name, UTF-8). `None`: what comes next is something else, or has not come.
+        """
+
     def __len__(self) -> int: ...  # bytes that were not decoded yet
 
 def banana_encode(
     value: Sexp, vocabulary: bool = True, /
 ) -> bytes: ...  # tuples go as lists. LocalProtocolError for what is too large
+def keep_freed_memory() -> None: ...  # some MiB, in this process: large batches come one after another
 
 # ---------------------------------------------------------------- store
 

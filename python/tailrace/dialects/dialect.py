@@ -168,5 +168,10 @@ class Dialect(Protocol):
     def receive_paused(self) -> bool:
         """Read no more for now: what has come is not taken. Asked again after each `settle`."""
 
+    @property
+    def receive_gathers(self) -> bool:
+        """What comes next is likely more output, which nobody waits for to be answered: it may be read in larger
+        pieces."""
+
     def statistics(self) -> Mapping[str, int]:
         """Counters: `bytes_sent`, `bytes_received`, `queued`, `streams`, `calls`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, final
 import attrs
 import trio
 
+from tailrace._core import keep_freed_memory
 from tailrace.dialects import DIALECTS
 from tailrace.errors import (
     ConnectionClosed,
@@ -93,6 +94,7 @@ class Listener:
         Raises:
             OSError: it cannot listen there; the text says why.
         """
+        keep_freed_memory()
         listeners = await open_listeners(self._endpoint, self._tls)
         self._endpoint = bound(self._endpoint, listeners[0])
         async with trio.open_nursery() as nursery:

@@ -1,12 +1,14 @@
 //! Banana as Python's own objects: nested lists of bytes, int and float.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyMemoryView, PyTuple};
 use tailrace_core::banana::{DEPTH_MAX, Decoder, Element, Encoder};
 use tailrace_core::error::UsageError;
 
-use crate::buffer::Input;
+use crate::buffer::{Input, view};
 use crate::error::{RemoteProtocolError, local};
+
+type PyOutput<'py> = (i64, Vec<i64>, Vec<(&'static str, Option<String>, Bound<'py, PyMemoryView>)>);
 
 /// Bytes in, top-level expressions out.
 #[pyclass(module = "tailrace._core")]
@@ -33,8 +35,35 @@ impl BananaDecoder {
         element.map(|element| to_python(py, &element)).transpose()
     }
 
+    /// (target, calls, texts); each text is (channel, name, its bytes).
+    fn next_output<'py>(&mut self, py: Python<'py>) -> PyResult<Option<PyOutput<'py>>> {
+        let output = self.0.next_output().map_err(|error| RemoteProtocolError::new_err(error.to_string()))?;
+        let Some(output) = output else { return Ok(None) };
+        let texts = output.texts.iter().map(|text| {
+            let bytes = match text.pieces.as_slice() {
+                [piece] => piece.clone(),
+                pieces => pieces.concat().into(),
+            };
+            let name = text.name.as_ref().map(|name| String::from_utf8_lossy(name).into_owned());
+            Ok((text.channel, name, view(py, bytes)?))
+        });
+        Ok(Some((output.target, output.calls, texts.collect::<PyResult<_>>()?)))
+    }
+
     fn __len__(&self) -> usize {
         self.0.buffered()
+    }
+}
+
+/// Has this process keep a few MiB that it has freed: output comes in large batches, and giving their pages back to the
+/// system after each, to be cleared again for the next, costs as much as all that is done with them.
+#[pyfunction]
+pub(crate) fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it sets two numbers of the allocator's, under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 16 << 20);
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::error::UsageError;
+use crate::limits::LOG_NAME_BYTES_MAX;
 
 /// The longest string, and the longest list.
 pub const LENGTH_MAX: usize = 640 * 1024;
@@ -98,6 +99,8 @@ pub struct Decoder {
     bytes: usize,
     elements: usize,
     error: Option<BananaError>,
+    /// An expression that was looked at, and is no output.
+    held: Option<Element>,
 }
 
 /// A list that is not complete.
@@ -138,6 +141,9 @@ impl Decoder {
 
     /// The next expression, once all of it is there. An error is for ever.
     pub fn next_expression(&mut self) -> Result<Option<Element>, BananaError> {
+        if self.held.is_some() {
+            return Ok(self.held.take());
+        }
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
@@ -254,6 +260,121 @@ impl Decoder {
     /// The number before the type byte, if it fits.
     fn prefix(&self, digits: usize) -> Option<usize> {
         usize::try_from(small(self.buffer.get(..digits)?)?).ok()
+    }
+}
+
+/// Output that a worker of Buildbot's tells of: calls of `update` that follow each other, whose elements are all text.
+///
+/// They are most of what a master receives, and have one shape. As values each would be a dozen objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The object that they are called on.
+    pub target: i64,
+    /// The calls, each of which wants an answer.
+    pub calls: Vec<i64>,
+    /// What they bring, in order.
+    pub texts: Vec<Text>,
+}
+
+/// UTF-8 of one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// `stdout`, `stderr`, `header` or `log`.
+    pub channel: &'static str,
+    /// Which log, if it is one.
+    pub name: Option<Bytes>,
+    /// The text, in the pieces in which it came.
+    pub pieces: Vec<Bytes>,
+}
+
+/// From here on what follows is another [`Output`].
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+impl Decoder {
+    /// The next expressions, as far as they have come and are output; `None`: the next one is to be asked for as it is.
+    pub fn next_output(&mut self) -> Result<Option<Output>, BananaError> {
+        let mut output: Option<Output> = None;
+        let mut bytes = 0;
+        while bytes < OUTPUT_BYTES_MAX {
+            let element = match self.next_expression() {
+                Ok(Some(element)) => element,
+                // An error is for ever: it comes again.
+                Err(error) if output.is_none() => return Err(error),
+                _ => break,
+            };
+            let Some(call) = output_call(&element).filter(|call| match &output {
+                Some(output) => output.target == call.target,
+                None => true,
+            }) else {
+                self.held = Some(element);
+                break;
+            };
+            let output =
+                output.get_or_insert_with(|| Output { target: call.target, calls: Vec::new(), texts: Vec::new() });
+            output.calls.push(call.number);
+            for (channel, name, text) in call.texts {
+                bytes += text.len();
+                match output.texts.last_mut() {
+                    Some(last) if last.channel == channel && last.name.as_ref() == name => {
+                        last.pieces.push(text.clone());
+                    }
+                    _ => output.texts.push(Text { channel, name: name.cloned(), pieces: vec![text.clone()] }),
+                }
+            }
+        }
+        Ok(output)
+    }
+}
+
+struct OutputCall<'a> {
+    number: i64,
+    target: i64,
+    texts: Vec<(&'static str, Option<&'a Bytes>, &'a Bytes)>,
+}
+
+/// `None`: it is something else, or has an element that is no text.
+fn output_call(element: &Element) -> Option<OutputCall<'_>> {
+    use Element::{Bytes as B, Int, List};
+    let List(items) = element else { return None };
+    let [B(message), Int(number), Int(target), B(method), Int(1), args, List(kwargs)] = items.as_slice() else {
+        return None;
+    };
+    if message != "message" || method != "update" || kwargs.len() != 1 {
+        return None;
+    }
+    let [updates] = form(args, "tuple")? else { return None };
+    let texts = form(updates, "list")?.iter().map(output_text).collect::<Option<Vec<_>>>()?;
+    Some(OutputCall { number: *number, target: *target, texts })
+}
+
+fn output_text(update: &Element) -> Option<(&'static str, Option<&Bytes>, &Bytes)> {
+    let [entries, Element::Int(_)] = form(update, "list")? else { return None };
+    let [Element::List(entry)] = form(entries, "dictionary")? else { return None };
+    let [key, value] = entry.as_slice() else { return None };
+    let key = text(key)?;
+    if key == "log" {
+        let [name, value] = form(value, "tuple")? else { return None };
+        // A name that no journal takes is for that one call to fail with.
+        let name = text(name).filter(|name| name.len() <= LOG_NAME_BYTES_MAX)?;
+        return Some(("log", Some(name), text(value)?));
+    }
+    let channel = ["stdout", "stderr", "header"].into_iter().find(|channel| key == channel)?;
+    Some((channel, None, text(value)?))
+}
+
+/// What follows the name of this form.
+fn form<'a>(element: &'a Element, name: &str) -> Option<&'a [Element]> {
+    let Element::List(items) = element else { return None };
+    match items.split_first()? {
+        (Element::Bytes(first), rest) if first == name => Some(rest),
+        _ => None,
+    }
+}
+
+fn text(element: &Element) -> Option<&Bytes> {
+    match form(element, "unicode")? {
+        [Element::Bytes(utf8)] if std::str::from_utf8(utf8).is_ok() => Some(utf8),
+        _ => None,
     }
 }
 

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 class Text:
     """Output. `times`: Unix seconds at which each line began that begins in it, as far as they are known.
 
-    When it is sent `text` is a `str`; a worker of Python 2 sends bytes, and they are taken as they are.
+    When it is sent `text` is a `str`. What is received may be its UTF-8, and a worker of Python 2 sends bytes
+    of its own: they are taken as they are.
     """
 
     channel: str
     name: str | None
-    text: str | bytes
+    text: str | bytes | memoryview
     times: Sequence[float] = ()
 
 

@@ -18,7 +18,7 @@ LINE_CHARS_MAX = 8 << 20
 # How far back something may begin that a separator is made of: the longest cursor sequence that anyone sends.
 _TAIL_CHARS = 16
 # What Buildbot's separators begin with.
-_MAY_SEPARATE: Final = re.compile("[\r\x1b\x08]")
+_MAY_SEPARATE: Final = ("\r", "\x1b", "\x08")
 
 Lines: TypeAlias = tuple[str, Sequence[float]]
 """Text, and when each of its lines began."""
@@ -106,7 +106,7 @@ class LineMaker:
     def _separate(self, text: str, times: list[float], at: float) -> tuple[str, list[float]]:
         """With newlines for separators, and a time for every line."""
         separator = self._style.separator
-        if separator is None or (self._style.usual and not _MAY_SEPARATE.search(text)):
+        if separator is None or (self._style.usual and not any(char in text for char in _MAY_SEPARATE)):
             return text, times
         separated = separator.sub("\n", text)
         if separated.count("\n") != text.count("\n"):

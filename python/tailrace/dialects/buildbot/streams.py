@@ -215,6 +215,8 @@ class MasterStreams:
         self, wire: Answering, clock: Callable[[], tuple[int, int]], *, window_bytes: int, unsettled_max: int
     ) -> None:
         self.unsettled = 0
+        self.gathers = False
+        """The last call brought output."""
         self.survives_errors = True
         """A worker of Buildbot's does not, on Perspective Broker: it dies of reporting it, and never completes."""
         self._wire = wire
@@ -267,6 +269,7 @@ class MasterStreams:
             self.refuse(handle, "UnknownCommand", f"there is no command {call.command!r}")
             return
         upload, download = command.upload, command.download
+        self.gathers = isinstance(call, Update)
         match call:
             case Update():
                 command.update(handle, call)

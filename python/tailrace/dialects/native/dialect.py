@@ -97,6 +97,10 @@ class NativeDialect:
         self.statistics = session.statistics
 
     @property
+    def receive_gathers(self) -> bool:
+        return False
+
+    @property
     def receive_paused(self) -> bool:
         """Never: credit keeps the peer from being too far ahead."""
         return False

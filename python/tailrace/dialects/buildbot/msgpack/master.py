@@ -97,6 +97,10 @@ class MsgpackMaster(_Side):
         self._is_set = False
 
     @property
+    def receive_gathers(self) -> bool:
+        return self._streams.gathers
+
+    @property
     def receive_paused(self) -> bool:
         return self._streams.paused
 

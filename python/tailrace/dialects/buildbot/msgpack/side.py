@@ -142,6 +142,10 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
     # queries
 
     @property
+    def receive_gathers(self) -> bool:
+        return False
+
+    @property
     def receive_paused(self) -> bool:
         return False
 

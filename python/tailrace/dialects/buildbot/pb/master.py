@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never, final
 
 import attrs
 
-from tailrace.dialects.buildbot.calls import Complete, Update
+from tailrace.dialects.buildbot.calls import Complete, Text, Update
 from tailrace.dialects.buildbot.pb import codec
 from tailrace.dialects.buildbot.pb.broker import ROOT, Broker
 from tailrace.dialects.buildbot.pb.codec import (
@@ -45,7 +45,7 @@ from tailrace.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tailrace.dialects.buildbot.pb import broker
     from tailrace.dialects.buildbot.pb.side import OnAnswer
@@ -88,7 +88,12 @@ class PbMaster(Side):
         self._takes_text = True
         # Calls of the worker's that streams have to answer.
         self._updates: set[int] = set()
+        self._joined: dict[int, Sequence[int]] = {}
         self._completing: dict[int, str] = {}
+
+    @property
+    def receive_gathers(self) -> bool:
+        return self._master_streams.gathers
 
     @property
     def receive_paused(self) -> bool:
@@ -113,6 +118,19 @@ class PbMaster(Side):
                 self._serve_response(called)
             case _:
                 self._serve_root(called)
+
+    def _take_output(self, output: broker.Output) -> None:
+        target, calls = output.target, output.calls
+        if not isinstance(target, CommandObject):
+            failed = NoSuchMethodError(target, "update").failure
+            for call in calls:
+                self._broker.fail(call, failed)
+            return
+        # One call stands for all of them.
+        last = calls[-1]
+        self._joined[last] = calls
+        texts = tuple([Text(channel, name, text) for channel, name, text in output.texts])
+        self._master_streams.called(last, Update(target.command, texts))
 
     def _serve_perspective(self, called: broker.Called) -> None:
         match called.method:
@@ -355,13 +373,18 @@ class PbMaster(Side):
     def answer(self, handle: Handle, value: bytes | None) -> None:
         """Answer a call that a stream took. Buildbot's workers are told 0 for an update, the largest number in it."""
         call = int(handle)
+        joined = self._joined.pop(call, None)
+        if joined is not None:
+            self._broker.answer_all(joined, 0)
+            return
         self._broker.answer(call, 0 if call in self._updates else value)
         self._answered(call)
 
     def fail_call(self, handle: Handle, kind: str, text: str) -> None:
         """Answer a call that a stream did not take."""
         call = int(handle)
-        self._broker.fail(call, codec.failure(kind, text))
+        for one in self._joined.pop(call, (call,)):
+            self._broker.fail(one, codec.failure(kind, text))
         self._answered(call)
 
     def _answered(self, call: int) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from tailrace.dialects.buildbot.pb import codec
-from tailrace.dialects.buildbot.pb.broker import Answered, Broker, Called, Failed
+from tailrace.dialects.buildbot.pb.broker import Answered, Broker, Called, Failed, Output
 from tailrace.dialects.dialect import Traits
 from tailrace.errors import RemoteProtocolError
 from tailrace.messages import CallFailed, PeerClosed, Ponged, Replied
@@ -14,6 +14,7 @@ from tailrace.messages import CallFailed, PeerClosed, Ponged, Replied
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tailrace.dialects.buildbot.pb.broker import Message
     from tailrace.dialects.buildbot.pb.jelly import Failure
     from tailrace.dialects.buildbot.streams import MasterStreams, WorkerStreams
     from tailrace.messages import Event, Request, Role, Value
@@ -93,8 +94,10 @@ class Side:
             return self._ended_by_peer()
         return None
 
-    def _handle(self, message: Called | Answered | Failed) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
+            case Output():
+                self._take_output(message)
             case Called():
                 self._serve(message)
             case Answered(call, value):
@@ -117,6 +120,10 @@ class Side:
 
     def _called(self, called: Called) -> None:
         """The peer calls. `TypeError` and `ValueError` fail the call."""
+        raise NotImplementedError
+
+    def _take_output(self, output: Output) -> None:
+        """The peer calls `update`. Only masters are called so."""
         raise NotImplementedError
 
     def _ended_by_peer(self) -> Event:
