@@ -350,15 +350,17 @@ def test_calls_that_wait_count():
     assert fake.master.unsettled == 0
 
 
-def test_rc_0_of_an_upload_that_was_given_up_is_none():
+@pytest.mark.parametrize("rc", [0, 1])
+def test_an_upload_that_was_given_up_has_rc_1_and_a_reason(rc):
     fake = FakeWire()
     fake.master.begin("7", writes=True, reads=False)
     fake.master.called(1, Write("7", b"data"))
     fake.master.stop(opened(fake.master_events(), "upload"), "OSError: disk full")
-    fake.master.called(2, Update("7", (Item("rc", 0),)))
+    fake.master.called(2, Update("7", (Item("rc", rc),)))
     fake.master.called(3, Complete("7", ("RemoteWorkerError", "disk full")))
     [batch] = take_all(fake, opened(fake.master_events(), "journal"))
     assert batch.updates() == {"rc": 1}
+    assert b"disk full" in batch.channel_bytes("stderr")
     assert batch.failure() == ("RemoteWorkerError", "disk full")
 
 

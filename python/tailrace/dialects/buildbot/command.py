@@ -39,7 +39,7 @@ class ReceivedCommand:
             return
         elements = update.elements
         for index, element in enumerate(elements):
-            if isinstance(element, Item) and element.key == "rc" and self._waits(element.value):
+            if isinstance(element, Item) and _is_rc(element) and self._waits(element.value):
                 self.journal.update(None, elements[:index])
                 self._hold(handle, elements[index:])
                 return
@@ -79,10 +79,14 @@ class ReceivedCommand:
         return not self.upload.over
 
     def _judged(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
-        """The worker thinks that all went well; that is for the master's file to say."""
+        """The worker may think that all went well, and does not know why not; that is for the master's file to say."""
         transfer = self.upload or self.download
-        if transfer is None or transfer.refusal is None or Item("rc", 0) not in elements:
+        if transfer is None or transfer.refusal is None or not any(map(_is_rc, elements)):
             return elements
         why = ": ".join(filter(None, transfer.refusal))
         said = Text("stderr", None, f"the master gave the transfer up: {why}\n")
         return (said, *(Item("rc", 1) if element == Item("rc", 0) else element for element in elements))
+
+
+def _is_rc(element: Element) -> bool:
+    return isinstance(element, Item) and element.key == "rc"
