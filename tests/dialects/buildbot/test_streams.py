@@ -103,10 +103,11 @@ def test_each_line_has_the_time_that_the_worker_says():
 def test_what_comes_without_times_has_the_time_of_its_arrival():
     fake = FakeWire()
     fake.master.begin("7", writes=False, reads=False)
-    fake.master.called(1, Update("7", (Text("log", "l1", b"\xffraw"),)))
+    fake.master.called(1, Update("7", (Text("log", "l1", b"\xffraw"), Text("stdout", None, memoryview(b"a\n")))))
     [batch] = take_all(fake, opened(fake.master_events(), "journal"))
-    [record] = batch.records()
-    assert (record.name, record.data, record.time) == ("l1", b"\xffraw", 5.0)
+    raw, seen = batch.records()
+    assert (raw.name, raw.data, raw.time) == ("l1", b"\xffraw", 5.0)
+    assert (seen.data, seen.time) == (b"a\n", 5.0)
 
 
 def test_an_update_that_was_not_settled_is_not_answered():

@@ -215,18 +215,18 @@ class ReceivedJournal(_Received):
         if values:
             self._journal.update(values)
 
-    def _timed(self, text: Text, data: bytes, now_us: int) -> Iterator[tuple[bytes, int]]:
+    def _timed(self, text: Text, data: bytes | memoryview, now_us: int) -> Iterator[tuple[bytes | memoryview, int]]:
         """The bytes in pieces of lines that began at one time, which is that of a read of the worker's."""
         channel, times = (text.channel, text.name), text.times
         inside = channel in self._inside
-        (self._inside.discard if data.endswith(b"\n") else self._inside.add)(channel)
+        (self._inside.discard if data[-1:] == b"\n" else self._inside.add)(channel)
         if not times:
             yield data, now_us
         elif times[0] == times[-1]:
             # They do not go back: all are the same.
             yield data, int(times[0] * 1e6)
         else:
-            yield from _by_time(data, times, inside)
+            yield from _by_time(bytes(data), times, inside)
 
     def _end(self) -> int:
         return self._journal.end
