@@ -55,7 +55,8 @@ def at_theirs(wire: str, lines: int, *, ours: bool) -> Figure:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert master.stdin is not None and master.stdout is not None
+    assert master.stdin is not None
+    assert master.stdout is not None
     with tempfile.TemporaryDirectory() as home, master:
         port = master.stdout.readline().split()[1]
         worker = (start_worker if ours else start_theirs)(f"{wire}://127.0.0.1:{port}", home)
@@ -66,7 +67,5 @@ def at_theirs(wire: str, lines: int, *, ours: bool) -> Figure:
             worker.terminate()
             worker.wait()
             master.stdin.close()
-    if "-v" in sys.argv:
-        print(said)
     assert (said["rc"], said["bytes"]) == (0, lines * 80), said
     return Figure(said["bytes"] / said["took"] / MEGABYTE, said["cpu"] / (said["bytes"] / 1e9))

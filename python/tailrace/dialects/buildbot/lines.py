@@ -6,11 +6,13 @@ Nothing is lost: a line that is longer than a master's `max_line_length` stays o
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Sequence
-from typing import Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
+
+if TYPE_CHECKING:
+    import re
 
 LINE_CHARS_MAX = 8 << 20
 """How much of a line without an end is held back. Beyond that it is ended by force: this side's memory is bounded."""
