@@ -160,7 +160,7 @@ def test_any_bytes_are_decoded_alike_however_they_come(data, step):
         try:
             for start in range(0, len(data), step):
                 decoder.receive_data(data[start : start + step])
-                expressions += expressions_of(decoder)
+                expressions.extend(iter(decoder.next_expression, None))
         except RemoteProtocolError:
             return repr(expressions), "refused"
         return repr(expressions), "more"
