@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tailrace._core import Journal, chunk_records, unpack_record, utime_record
 from tailrace.dialects.buildbot.calls import (
@@ -18,6 +20,7 @@ from tailrace.dialects.buildbot.calls import (
     Write,
 )
 from tailrace.dialects.buildbot.lines import LineStyle
+from tailrace.dialects.buildbot.receiving import _by_time
 from tailrace.dialects.buildbot.streams import Style
 from tailrace.errors import LocalProtocolError
 from tailrace.messages import (
@@ -98,6 +101,20 @@ def test_each_line_has_the_time_that_the_worker_says():
     assert batch.channel_bytes("stdout") == b"a\nb\nc\r\ndd\ne\nf\ng\nh\ni\n"
     times = [time for record in batch.records() for time in record.times]
     assert times == [1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 7.0]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=80), st.booleans(), st.booleans())
+def test_lines_are_split_by_their_times(seconds, inside, finished):
+    times = [float(second) for second in sorted(seconds)]
+    lines = [b"%d" % index * (index % 5) + b"\n" for index in range(len(times) + inside)]
+    data = b"".join(lines) if finished else b"".join(lines)[:-1] + b"x"
+    pieces = list(_by_time(data, times, inside))
+    assert b"".join(piece for piece, _ in pieces) == data
+    expected = [times[0]] * inside + times
+    got = [at / 1e6 for piece, at in pieces for _ in piece.splitlines()]
+    assert got == expected
+    assert len(pieces) == len(set(times))
+    assert len(list(_by_time(data, [time / 10_000 for time in times], inside))) == 1
 
 
 def test_what_comes_without_times_has_the_time_of_its_arrival():

@@ -6,8 +6,8 @@ that do not there is a second one: `unsettled` bytes are counted, and above a li
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from itertools import groupby
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 from tailrace._core import Blake3, Journal, chunk_records, close_record, unpack_record, utime_record
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 Handle: TypeAlias = "int | str"
 """A call of the worker's that waits for its answer: the wire's own word for it."""
+
+SAME_TIME_S = 0.005
+"""Lines that began within it have one time: a worker reads its programs' output in no smaller steps when there is much,
+and each step is a record."""
 
 # What a call costs while it waits for its answer, whatever it brought.
 _CALL_BYTES = 128
@@ -216,14 +220,14 @@ class ReceivedJournal(_Received):
             self._journal.update(values)
 
     def _timed(self, text: Text, data: bytes | memoryview, now_us: int) -> Iterator[tuple[bytes | memoryview, int]]:
-        """The bytes in pieces of lines that began at one time, which is that of a read of the worker's."""
+        """The bytes in pieces of lines that began at about one time."""
         channel, times = (text.channel, text.name), text.times
         inside = channel in self._inside
         (self._inside.discard if data[-1:] == b"\n" else self._inside.add)(channel)
         if not times:
             yield data, now_us
-        elif times[0] == times[-1]:
-            # They do not go back: all are the same.
+        elif 0 <= times[-1] - times[0] <= SAME_TIME_S:
+            # They do not go back: all are in between.
             yield data, int(times[0] * 1e6)
         else:
             yield from _by_time(bytes(data), times, inside)
@@ -233,22 +237,34 @@ class ReceivedJournal(_Received):
 
 
 def _by_time(data: bytes, times: Sequence[float], inside: bool) -> Iterator[tuple[bytes, int]]:
-    """Lines that began at one time are one piece. `inside`: the first of them began before, and has no time here."""
-    lines = _lines(data)
-    first, at = (1 if inside else 0), 0
-    for time, group in groupby(times):
-        end = min(len(lines), at + sum(1 for _ in group) + (first if at == 0 else 0))
-        if end > at:
-            yield b"".join(lines[at:end]), int(time * 1e6)
-        at = end
-    if at < len(lines):
-        # Buildbot's worker says fewer times than lines when it cuts long ones.
-        yield b"".join(lines[at:]), int(times[-1] * 1e6)
+    """Lines of about one time are one piece. `inside`: the first of them began before, and has no time here."""
+    start, line, line_bytes = 0, 0, len(data) // len(times) + 1
+    while line < len(times) and start < len(data):
+        # Times do not go back; where a clock did, lines have the time of those before them.
+        last = max(line + 1, bisect_right(times, times[line] + SAME_TIME_S, line))
+        # Buildbot's worker says fewer times than lines when it cuts long ones: the rest has the last time.
+        end = len(data) if last == len(times) else _after(data, start, last - line + (inside and line == 0), line_bytes)
+        if end > start:
+            yield data[start:end], int(times[line] * 1e6)
+        start, line = end, last
 
 
-def _lines(data: bytes) -> list[bytes]:
-    *lines, rest = data.split(b"\n")
-    return [line + b"\n" for line in lines] + ([rest] if rest else [])
+def _after(data: bytes, start: int, lines: int, line_bytes: int) -> int:
+    """Where so many lines end, of about so many bytes. Counting what lies between is far faster than finding each."""
+    low, window = start, lines * line_bytes
+    while (seen := data.count(b"\n", low, low + window)) < lines and low + window < len(data):
+        low, lines, window = low + window, lines - seen, 2 * window
+    high = min(len(data), low + window)
+    while lines > 8 and low < high - 1:
+        middle = (low + high) // 2
+        seen = data.count(b"\n", low, middle)
+        if seen < lines:
+            low, lines = middle, lines - seen
+        else:
+            high = middle
+    for _ in range(lines):
+        low = data.find(b"\n", low) + 1 or len(data)
+    return low
 
 
 @final
