@@ -16,7 +16,7 @@ from tests.buildbot.master import FarmMaster
 from tests.buildbot.real import CANCELLED, FAILURE, SUCCESS, WIRES, Build, Wire, make_worker, start_worker, wait_for
 from tests.whole.farm import Daemon, run_tailrace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.peers
 
 # Buildbot's worker says these with a traceback, or in other words; it also lets one line through that is too many.
 WORDED_OTHERWISE = {

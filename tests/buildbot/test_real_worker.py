@@ -19,7 +19,7 @@ from tailrace.master import Master, open_master
 from tailrace.master.files import DiskReader, DiskWriter, TreeWriter
 from tests.buildbot.real import WIRES, Process, Wire, make_worker, start_worker
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.peers
 
 SH = ["/bin/sh", "-c"]
 PATIENCE_S = 60
