@@ -127,21 +127,25 @@ async def main(directory: str, megabytes: int) -> None:
                 latencies.append((started - began, answered - began, ended - answered))
                 peak = max(peak, *supervisors(worker.pid))
             await slow.done.wait()
+            figures = {"master": memory("self", "VmHWM"), "worker": memory(worker.pid, "VmHWM")}
+            await conn.remoteShutdown()  # it leaves nothing behind, which a signal might
             print(
                 json.dumps(
                     {
                         "bytes": slow.bytes,
                         "rc": slow.values.get("rc"),
                         "failure": repr(slow.failure),
-                        "master": memory("self", "VmHWM") - idle["master"],
-                        "worker": memory(worker.pid, "VmHWM") - idle["worker"],
+                        "master": figures["master"] - idle["master"],
+                        "worker": figures["worker"] - idle["worker"],
                         "supervisor": peak,
                         "latencies": latencies,
                     }
                 )
             )
-        finally:
+        except BaseException:
             worker.terminate()
+            raise
+        finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(worker.wait)
             nursery.cancel_scope.cancel()
