@@ -33,7 +33,7 @@ from tailrace.messages import (
     StartCommand,
     StreamReadable,
 )
-from tests.dialects.conformance import CHECKS, Pair
+from tests.dialects.conformance import BIG, CHECKS, Pair
 
 from .recordings import load, load_units
 
@@ -277,6 +277,20 @@ def test_a_worker_that_is_too_far_ahead_is_not_read():
     pair.turn()
     assert pair.master.receive_paused
     take(pair)
+    assert not pair.master.receive_paused
+
+
+def test_short_updates_are_counted_too():
+    pair = attached()
+    pair.begin("1")
+    [luid] = [luid for luid, export in pair.master._broker._exports.items() if export.token == codec.CommandObject("1")]
+    updates = [b"tuple", [b"list", [b"list", [b"dictionary", [[b"unicode", b"stdout"], [b"unicode", b"."]]], 0]]]
+    for call in range(100, 25_100):
+        pair.master.receive_data(banana_encode([b"message", call, luid, b"update", 1, updates, [b"dictionary"]]))
+    stream = next(event.stream for event in pair.events_of(pair.master) if isinstance(event, StreamReadable))
+    assert pair.master.receive_paused
+    while (batch := pair.master.take(stream, BIG)) is not None:
+        pair.master.settle(stream, batch.end, batch.end)
     assert not pair.master.receive_paused
 
 

@@ -10,7 +10,7 @@ import attrs
 
 from tailrace.dialects.buildbot.calls import Complete, Text, Update
 from tailrace.dialects.buildbot.pb import codec
-from tailrace.dialects.buildbot.pb.broker import ROOT, Broker
+from tailrace.dialects.buildbot.pb.broker import ROOT, UNANSWERED_PAUSE, Broker
 from tailrace.dialects.buildbot.pb.codec import (
     Challenger,
     CommandObject,
@@ -98,7 +98,7 @@ class PbMaster(Side):
     @property
     def receive_paused(self) -> bool:
         """The worker is too far ahead of those who take what it sends."""
-        return self._master_streams.paused
+        return self._master_streams.paused or self._broker.unanswered > UNANSWERED_PAUSE
 
     # ------------------------------------------------------------ from the worker
 
