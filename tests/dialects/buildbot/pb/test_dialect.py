@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tailrace._core import Journal, banana_encode
 from tailrace.dialects import DIALECTS
-from tailrace.dialects.buildbot.pb import codec
+from tailrace.dialects.buildbot.pb import failures, objects
 from tailrace.dialects.buildbot.pb.master import respond
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.limits import Limits
@@ -105,7 +105,7 @@ def test_a_worker_that_is_refused_late_hears_why(reason):
 def test_a_real_worker_that_is_not_wanted_comes_again():
     """Told anything but `UnauthorizedLogin`, it ends its process."""
     for reason, again in (("credentials", True), ("rejected", True), ("not now", True), ("duplicate", False)):
-        assert codec.refusal(reason, "text").is_a("twisted.cred.error.UnauthorizedLogin") == again
+        assert failures.refusal(reason, "text").is_a("twisted.cred.error.UnauthorizedLogin") == again
 
 
 @pytest.mark.parametrize("secret", [b"", b"wrong"])
@@ -283,7 +283,9 @@ def test_a_worker_that_is_too_far_ahead_is_not_read():
 def test_short_updates_are_counted_too():
     pair = attached()
     pair.begin("1")
-    [luid] = [luid for luid, export in pair.master._broker._exports.items() if export.token == codec.CommandObject("1")]
+    [luid] = [
+        luid for luid, export in pair.master._broker._exports.items() if export.token == objects.CommandObject("1")
+    ]
     updates = [b"tuple", [b"list", [b"list", [b"dictionary", [[b"unicode", b"stdout"], [b"unicode", b"."]]], 0]]]
     for call in range(100, 25_100):
         pair.master.receive_data(banana_encode([b"message", call, luid, b"update", 1, updates, [b"dictionary"]]))
