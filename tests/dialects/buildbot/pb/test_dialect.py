@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tailrace._core import Journal, banana_encode
 from tailrace.dialects import DIALECTS
-from tailrace.dialects.buildbot.pb import codec
+from tailrace.dialects.buildbot.pb import failures, objects
 from tailrace.dialects.buildbot.pb.master import respond
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.limits import Limits
@@ -33,7 +33,7 @@ from tailrace.messages import (
     StartCommand,
     StreamReadable,
 )
-from tests.dialects.conformance import CHECKS, Pair
+from tests.dialects.conformance import BIG, CHECKS, Pair
 
 from .recordings import load, load_units
 
@@ -105,7 +105,7 @@ def test_a_worker_that_is_refused_late_hears_why(reason):
 def test_a_real_worker_that_is_not_wanted_comes_again():
     """Told anything but `UnauthorizedLogin`, it ends its process."""
     for reason, again in (("credentials", True), ("rejected", True), ("not now", True), ("duplicate", False)):
-        assert codec.refusal(reason, "text").is_a("twisted.cred.error.UnauthorizedLogin") == again
+        assert failures.refusal(reason, "text").is_a("twisted.cred.error.UnauthorizedLogin") == again
 
 
 @pytest.mark.parametrize("secret", [b"", b"wrong"])
@@ -277,6 +277,22 @@ def test_a_worker_that_is_too_far_ahead_is_not_read():
     pair.turn()
     assert pair.master.receive_paused
     take(pair)
+    assert not pair.master.receive_paused
+
+
+def test_short_updates_are_counted_too():
+    pair = attached()
+    pair.begin("1")
+    [luid] = [
+        luid for luid, export in pair.master._broker._exports.items() if export.token == objects.CommandObject("1")
+    ]
+    updates = [b"tuple", [b"list", [b"list", [b"dictionary", [[b"unicode", b"stdout"], [b"unicode", b"."]]], 0]]]
+    for call in range(100, 25_100):
+        pair.master.receive_data(banana_encode([b"message", call, luid, b"update", 1, updates, [b"dictionary"]]))
+    stream = next(event.stream for event in pair.events_of(pair.master) if isinstance(event, StreamReadable))
+    assert pair.master.receive_paused
+    while (batch := pair.master.take(stream, BIG)) is not None:
+        pair.master.settle(stream, batch.end, batch.end)
     assert not pair.master.receive_paused
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from tailrace._core import Blake3, banana_encode, chunk_records, close_record
-from tailrace.dialects.buildbot.pb import codec
-from tailrace.dialects.buildbot.pb.codec import Bot, CommandObject, ReaderObject, WorkerBuilder, WriterObject
+from tailrace.dialects.buildbot.pb import codec, failures
 from tailrace.dialects.buildbot.pb.jelly import Failure, Remote, unjelly
+from tailrace.dialects.buildbot.pb.objects import Bot, CommandObject, ReaderObject, WorkerBuilder, WriterObject
 from tailrace.limits import Limits
 from tailrace.messages import (
     Called,
@@ -160,7 +160,7 @@ class MasterReplay:
         target = self.session.target("m2w", message)
         try:
             request = served(target, message)
-        except codec.NoSuchMethodError:
+        except failures.NoSuchMethodError:
             self.master._expect_reply(broker.call(Remote(message[2]), method), 0, lambda value: None)
             return
         except UnicodeDecodeError:
@@ -328,7 +328,7 @@ class WorkerReplay:
         call, request = number
         value = unjelly(message[2])
         if isinstance(value, Failure):
-            self.worker.fail(call, *codec.describe(value))
+            self.worker.fail(call, *failures.describe(value))
         elif isinstance(request, SetBuilderList):
             self.worker.reply(call, list(value))
         else:
@@ -361,7 +361,7 @@ def test_our_worker_says_what_buildbots_said(name):
         elif theirs[0] == b"answer":
             assert ours == theirs
         else:
-            assert codec.describe(unjelly(ours[2])) == codec.describe(unjelly(theirs[2]))
+            assert failures.describe(unjelly(ours[2])) == failures.describe(unjelly(theirs[2]))
 
 
 def test_a_wrong_password_is_told():

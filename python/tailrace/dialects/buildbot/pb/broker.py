@@ -28,8 +28,13 @@ REFERENCES_MAX: Final = 1024
 """What a real peer exports at most, and so do we."""
 KEPT_MAX: Final = 8192
 """References of the peer's that we hold. It can export no more than `REFERENCES_MAX` at a time."""
-UNANSWERED_MAX: Final = 100_000
-"""Calls of the peer that we have not answered."""
+UNANSWERED_PAUSE: Final = 20_000
+"""Calls of the peer that we have not answered: above that no more should be read. A worker waits for no answer before
+its next update, and an update may be a single short line."""
+UNANSWERED_MAX: Final = 500_000
+"""More than one read brings beyond that: the peer repeats itself."""
+QUEUED_BYTES_MAX: Final = 256 << 20
+"""A peer that goes on calling while so much waits for it does not read its answers."""
 
 ROOT: Final = b"root"
 INVALID_OBJECT: Final = Failure("twisted.spread.pb.Error", "Invalid Object ID", ("twisted.spread.pb.Error",))
@@ -228,6 +233,8 @@ class Broker:
             raise RemoteProtocolError(f"call {call} is there already")
         if len(self._unanswered) >= UNANSWERED_MAX:
             raise RemoteProtocolError(f"more than {UNANSWERED_MAX} calls that wait for an answer")
+        if len(self._out) > QUEUED_BYTES_MAX:
+            raise RemoteProtocolError(f"calls, while it leaves {QUEUED_BYTES_MAX} bytes of answers unread")
 
     def _expect_answer(self, call: int) -> None:
         if call not in self._waiting:
@@ -340,6 +347,11 @@ class Broker:
     def queued(self) -> int:
         """Bytes that wait for `data_to_send`."""
         return len(self._out)
+
+    @property
+    def unanswered(self) -> int:
+        """Calls of the peer that wait for our answer."""
+        return len(self._unanswered)
 
     @property
     def waiting(self) -> int:

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, assert_never, final
 import attrs
 
 from tailrace.dialects.buildbot.calls import Complete, Text, Update
-from tailrace.dialects.buildbot.pb import codec
-from tailrace.dialects.buildbot.pb.broker import ROOT, Broker
-from tailrace.dialects.buildbot.pb.codec import (
+from tailrace.dialects.buildbot.pb import codec, failures
+from tailrace.dialects.buildbot.pb.broker import ROOT, UNANSWERED_PAUSE, Broker
+from tailrace.dialects.buildbot.pb.jelly import Failure, Remote, as_text
+from tailrace.dialects.buildbot.pb.objects import (
     Challenger,
     CommandObject,
-    NoSuchMethodError,
     Perspective,
     ReaderObject,
     WriterObject,
 )
-from tailrace.dialects.buildbot.pb.jelly import Failure, Remote, as_text
 from tailrace.dialects.buildbot.pb.side import Side
 from tailrace.dialects.buildbot.pb.spelling import parse_version, spell
 from tailrace.dialects.buildbot.streams import MasterStreams
@@ -98,7 +97,7 @@ class PbMaster(Side):
     @property
     def receive_paused(self) -> bool:
         """The worker is too far ahead of those who take what it sends."""
-        return self._master_streams.paused
+        return self._master_streams.paused or self._broker.unanswered > UNANSWERED_PAUSE
 
     # ------------------------------------------------------------ from the worker
 
@@ -122,7 +121,7 @@ class PbMaster(Side):
     def _take_output(self, output: broker.Output) -> None:
         target, calls = output.target, output.calls
         if not isinstance(target, CommandObject):
-            failed = NoSuchMethodError(target, "update").failure
+            failed = failures.NoSuchMethodError(target, "update").failure
             for call in calls:
                 self._broker.fail(call, failed)
             return
@@ -140,12 +139,12 @@ class PbMaster(Side):
                 number = self._ask_link(called.call, AskShutdown())
                 self.emit(Called(number, AskShutdown()))
             case _:
-                raise NoSuchMethodError(called.target, called.method)
+                raise failures.NoSuchMethodError(called.target, called.method)
 
     def _serve_root(self, called: broker.Called) -> None:
         if called.target != ROOT or called.method != "login":
             # `loginAnonymous` too: nobody is let in without a name.
-            raise NoSuchMethodError(called.target, called.method)
+            raise failures.NoSuchMethodError(called.target, called.method)
         if self._name is not None:
             raise ValueError("one login for each connection")
         [name] = called.args
@@ -154,12 +153,12 @@ class PbMaster(Side):
 
     def _serve_response(self, called: broker.Called) -> None:
         if called.method != "respond":
-            raise NoSuchMethodError(called.target, called.method)
+            raise failures.NoSuchMethodError(called.target, called.method)
         response, mind = called.args
         # A challenge is good for one answer, and clients without a mind (`sendchange`) are nobody's workers.
         self._broker.revoke(Challenger())
         if not isinstance(mind, Remote) or not isinstance(response, bytes):
-            self._broker.fail(called.call, codec.refusal("credentials", ""))
+            self._broker.fail(called.call, failures.refusal("credentials", ""))
             return
         self._broker.keep(mind)
         self._login = _Login(called.call, response, mind)
@@ -184,7 +183,7 @@ class PbMaster(Side):
 
     def refuse(self, reason: str, text: str) -> None:
         login = self._asked_login()
-        self._broker.fail(login.call, codec.refusal(reason, text))
+        self._broker.fail(login.call, failures.refusal(reason, text))
         self._broker.release(login.mind)
         self._closing = True
 
@@ -196,7 +195,7 @@ class PbMaster(Side):
             if text or reason != "bye":
                 self._broker.call(self._login.mind, "print", message=f"the master closes ({reason}): {text}")
             if not self._attached:
-                self._broker.fail(self._login.call, codec.refusal(reason, text))
+                self._broker.fail(self._login.call, failures.refusal(reason, text))
         self._closing = True
 
     def _asked_login(self) -> _Login:
@@ -258,7 +257,7 @@ class PbMaster(Side):
             self.emit(Replied(number, list(references)))
 
         call = self._broker.call(self._mind(), "setBuilderList", list(request.builders))
-        self._expect(call, on_answer, lambda failed: self.emit(CallFailed(number, *codec.describe(failed))))
+        self._expect(call, on_answer, lambda failed: self.emit(CallFailed(number, *failures.describe(failed))))
 
     def _start(self, number: int, request: StartCommand) -> None:
         command = request.command
@@ -279,7 +278,7 @@ class PbMaster(Side):
 
         def on_failure(failed: Failure) -> None:
             self._forget(command)
-            self.emit(CallFailed(number, *codec.describe(failed)))
+            self.emit(CallFailed(number, *failures.describe(failed)))
 
         self._expect(call, lambda value: self.emit(Replied(number, None)), on_failure)
 
@@ -309,10 +308,10 @@ class PbMaster(Side):
         """Also of those that are called buildslaves: they say it in three answers."""
 
         def on_failure(failed: Failure) -> None:
-            if failed.is_a(codec.NO_SUCH_METHOD):
+            if failed.is_a(failures.NO_SUCH_METHOD):
                 self._get_slave_info(number)
             else:
-                self.emit(CallFailed(number, *codec.describe(failed)))
+                self.emit(CallFailed(number, *failures.describe(failed)))
 
         call = self._broker.call(self._mind(), "getWorkerInfo")
         self._expect(call, lambda value: self._tell_info(number, self._read_info(value)), on_failure)
@@ -338,15 +337,15 @@ class PbMaster(Side):
             go_on()
 
         def on_failure(failed: Failure) -> None:
-            if not failed.is_a(codec.NO_SUCH_METHOD):
-                self.emit(CallFailed(number, *codec.describe(failed)))
+            if not failed.is_a(failures.NO_SUCH_METHOD):
+                self.emit(CallFailed(number, *failures.describe(failed)))
                 return
             go_on()
 
         self._expect(self._broker.call(self._mind(), method), on_answer, on_failure)
 
     def _expect_info(self, number: int, call: int, on_answer: OnAnswer) -> None:
-        self._expect(call, on_answer, lambda failed: self.emit(CallFailed(number, *codec.describe(failed))))
+        self._expect(call, on_answer, lambda failed: self.emit(CallFailed(number, *failures.describe(failed))))
 
     def _read_info(self, value: object) -> dict[str, Value]:
         if not isinstance(value, dict):
@@ -384,7 +383,7 @@ class PbMaster(Side):
         """Answer a call that a stream did not take."""
         call = int(handle)
         for one in self._joined.pop(call, (call,)):
-            self._broker.fail(one, codec.failure(kind, text))
+            self._broker.fail(one, failures.failure(kind, text))
         self._answered(call)
 
     def _answered(self, call: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
-from tailrace.dialects.buildbot.pb import codec
+from tailrace.dialects.buildbot.pb import failures
 from tailrace.dialects.buildbot.pb.broker import Answered, Broker, Called, Failed, Output
 from tailrace.dialects.dialect import Traits
 from tailrace.errors import RemoteProtocolError
@@ -113,10 +113,10 @@ class Side:
     def _serve(self, called: Called) -> None:
         try:
             self._called(called)
-        except codec.NoSuchMethodError as error:
+        except failures.NoSuchMethodError as error:
             self._broker.fail(called.call, error.failure)
         except (TypeError, ValueError) as error:
-            self._broker.fail(called.call, codec.failure(type(error).__name__, str(error)[:1000]))
+            self._broker.fail(called.call, failures.failure(type(error).__name__, str(error)[:1000]))
 
     def _called(self, called: Called) -> None:
         """The peer calls. `TypeError` and `ValueError` fail the call."""
@@ -145,7 +145,7 @@ class Side:
 
     def fail(self, call: int, type: str, text: str) -> None:  # noqa: A002 - as in the session
         their, _request = self._asked.pop(call)
-        self._broker.fail(their, codec.failure(type, text))
+        self._broker.fail(their, failures.failure(type, text))
 
     # ------------------------------------------------------------ calls
 
@@ -169,7 +169,7 @@ class Side:
         self._expect(
             call,
             lambda value: self.emit(Replied(number, decode(value))),
-            lambda failed: self.emit(CallFailed(number, *codec.describe(failed))),
+            lambda failed: self.emit(CallFailed(number, *failures.describe(failed))),
         )
 
     def _expect_pong(self, call: int, nonce: int) -> None:

@@ -16,19 +16,17 @@ import attrs
 
 from tailrace.dialects.buildbot.calls import Complete, Item, Text, Update
 from tailrace.dialects.buildbot.lines import LineStyle
-from tailrace.dialects.buildbot.pb import codec
+from tailrace.dialects.buildbot.pb import codec, failures
 from tailrace.dialects.buildbot.pb.broker import ROOT, Broker
-from tailrace.dialects.buildbot.pb.codec import (
+from tailrace.dialects.buildbot.pb.jelly import Failure, Remote
+from tailrace.dialects.buildbot.pb.master import respond
+from tailrace.dialects.buildbot.pb.objects import (
     Bot,
     CommandObject,
-    NoSuchMethodError,
     ReaderObject,
-    Start,
     WorkerBuilder,
     WriterObject,
 )
-from tailrace.dialects.buildbot.pb.jelly import Failure, Remote
-from tailrace.dialects.buildbot.pb.master import respond
 from tailrace.dialects.buildbot.pb.side import Side
 from tailrace.dialects.buildbot.streams import Style, WorkerStreams
 from tailrace.errors import LocalProtocolError
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
 
     from tailrace.dialects.buildbot.calls import Call, Element
     from tailrace.dialects.buildbot.pb import broker
-    from tailrace.dialects.buildbot.pb.codec import MasterObject
+    from tailrace.dialects.buildbot.pb.objects import MasterObject
     from tailrace.limits import Limits
     from tailrace.messages import Request, Value
 
@@ -91,7 +89,6 @@ class PbWorker(Side):
         self._logged_in = False
         self._held: int | None = None
         self._objects: dict[str, _Objects] = {}
-        self._starts: dict[int, Start] = {}
         self._builders: frozenset[str] = frozenset()
         call = self._broker.call(ROOT, "login", name.encode())
         self._expect(call, self._challenged, self._refused)
@@ -122,7 +119,7 @@ class PbWorker(Side):
             self.emit(LoggedIn(peer=self._peer, software=""))
 
     def _refused(self, failed: Failure) -> None:
-        reason, text = codec.describe_refusal(failed)
+        reason, text = failures.describe_refusal(failed)
         if self._logged_in:
             # It had begun to talk to us.
             self.emit(PeerClosed("rejected" if reason == "credentials" else reason, text))
@@ -150,21 +147,21 @@ class PbWorker(Side):
         elif isinstance(target, Bot):
             served = codec.decode_bot(called.method, called.args, called.kwargs)
         else:
-            raise NoSuchMethodError(target, called.method)
+            raise failures.NoSuchMethodError(target, called.method)
         match served:
             case None:
                 self._broker.answer(called.call, None)
             case str():
                 self._broker.answer(called.call, self._software)
-            case Start():
+            case codec.Start():
                 self._serve_start(called.call, served)
             case _:
                 self.emit(Called(self._ask_link(called.call, served), served))
 
-    def _serve_start(self, call: int, start: Start) -> None:
+    def _serve_start(self, call: int, start: codec.Start) -> None:
         command = start.request.command
         if command in self._objects:
-            self._broker.fail(call, codec.failure("CommandIdInUse", f"command {command!r} is still there"))
+            self._broker.fail(call, failures.failure("CommandIdInUse", f"command {command!r} is still there"))
             return
         for reference in (start.command, start.writer, start.reader):
             if reference is not None:
@@ -249,7 +246,7 @@ class PbWorker(Side):
         def on_failure(failed: Failure) -> None:
             if ends:
                 self._release(call.command)
-            self._worker_streams.failed(handle, *codec.describe(failed))
+            self._worker_streams.failed(handle, *failures.describe(failed))
 
         self._expect(handle, on_answer, on_failure)
         return handle
