@@ -22,10 +22,14 @@ def line_times(pieces):
 
 
 def undecoded_tail(data):
-    """The bytes that Python's incremental UTF-8 decoder keeps back."""
+    """The bytes that Python's incremental UTF-8 decoder keeps back, half a surrogate excepted.
+
+    For the sake of other error handlers it keeps that too, though nothing that follows makes it a character.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data)
-    return decoder.getstate()[0]
+    tail = decoder.getstate()[0]
+    return b"" if tail[:1] == b"\xed" and tail[1:] >= b"\xa0" else tail
 
 
 def parts(records):

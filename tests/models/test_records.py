@@ -4,7 +4,7 @@ import hashlib
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tailrace._core import (
@@ -103,6 +103,8 @@ def test_a_record_is_cut_where_its_lines_begin(data, before, partial):
 
 
 @given(st.lists(DATA | st.binary(max_size=4), max_size=6))
+@example([b"\xed\xa0"])
+@example([b"\xed", b"\xa0\x80"])
 def test_only_an_unfinished_character_is_carried_on(pieces):
     carry, done = b"", b""
     for data in pieces:
