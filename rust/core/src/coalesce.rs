@@ -104,7 +104,8 @@ impl Coalescer {
         if self.waiting.bytes.is_empty() {
             return None;
         }
-        Some(self.passed_us.map_or(0, |passed| passed + DELAY_US))
+        // What the last piece left behind, the begin of a line, has waited longer than that piece is away.
+        Some(self.passed_us.map_or(0, |passed| passed.min(self.waiting.mono_us) + DELAY_US))
     }
 
     /// Passes on what waits, if it is time.

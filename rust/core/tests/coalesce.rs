@@ -157,6 +157,13 @@ fn under_load_pieces_wait_for_the_deadline() {
 }
 
 #[test]
+fn the_begin_of_a_line_that_whole_lines_leave_behind_goes_at_its_own_deadline() {
+    let long = vec![b'x'; PIECE_BYTES];
+    let sink = run(&[push(b"a\n", 0), push(b"b\nbegun", 5_000), push(&long, 19_000)]);
+    assert_eq!(sink.passed, [(0, 2), (19_000, 2), (5_000 + DELAY_US, 5 + PIECE_BYTES)]);
+}
+
+#[test]
 fn full_pieces_end_with_a_line() {
     let line = [[b'x'; 79].as_slice(), b"\n"].concat().repeat(PIECE_BYTES / 80 + 1);
     let sink = run(&[push(b"a\n", 0), push(&line, 1), push(b"tail", 2)]);
