@@ -8,6 +8,10 @@ use crate::error::ProtocolError;
 use crate::record::{Gap, Log, Piece, Record, Records};
 use crate::value::{Value, decode_all, map};
 
+mod account;
+
+pub use account::Account;
+
 /// Named logs of one command: more than anyone watches.
 pub const LOGS_MAX: usize = 1_024;
 const JOURNAL: u8 = 6;
@@ -92,6 +96,8 @@ pub struct Ledger {
 struct Line {
     count: Count,
     next: Next,
+    /// The how manyth channel it is, from 1.
+    number: usize,
 }
 
 /// What the next byte of a channel is.
@@ -138,7 +144,7 @@ impl Ledger {
 
     /// Adds a piece of ours, whose record lies in these parts, without decoding it.
     pub(crate) fn add_own_log(&mut self, piece: &Piece<'_>, parts: [&[u8]; 3]) {
-        let line = self.channels.entry(piece.channel);
+        let line = self.line(piece.channel);
         line.next = Next::behind(piece.is_partial());
         line.count.bytes += piece.len() as u64;
         line.count.lines += piece.lines();
@@ -225,7 +231,16 @@ impl Ledger {
         if self.channels.logs() >= LOGS_MAX && self.channels.get(channel).is_none() {
             return Err(error("too many named logs"));
         }
-        Ok(self.channels.entry(channel))
+        Ok(self.line(channel))
+    }
+
+    fn line(&mut self, channel: Channel<'_>) -> &mut Line {
+        let others = self.channels.len();
+        let line = self.channels.entry(channel);
+        if line.number == 0 {
+            line.number = others + 1;
+        }
+        line
     }
 
     fn advance<const N: usize>(&mut self, parts: [&[u8]; N]) {
