@@ -150,7 +150,7 @@ impl<T: Tail> Writer<T> {
 
     /// Appends structured results, a `value` map.
     pub fn update(&mut self, values: &Value) -> Result<(), UsageError> {
-        self.value(kind::UPDATE, values)
+        self.value(kind::UPDATE, values, self.tail.record_bytes_max())
     }
 
     /// Says that bytes are missing.
@@ -163,19 +163,20 @@ impl<T: Tail> Writer<T> {
     /// Appends complete, with (type, text) of what went wrong if the command failed, and the receipt.
     pub fn finish(&mut self, failure: Option<(&str, &str)>) -> Result<(), UsageError> {
         let failure = failure.map(|(kind, text)| map([("type", kind.into()), ("text", text.into())]));
-        self.value(kind::COMPLETE, &failure.unwrap_or(Value::Nil))?;
+        self.value(kind::COMPLETE, &failure.unwrap_or(Value::Nil), self.tail.record_bytes_max())?;
         self.receipt()
     }
 
     /// Appends the receipt to a journal that broke off behind complete.
     pub fn receipt(&mut self) -> Result<(), UsageError> {
-        self.value(kind::RECEIPT, &self.ledger.receipt().to_value())
+        // However many logs there are: a journal must come to its end.
+        self.value(kind::RECEIPT, &self.ledger.receipt().to_value(), RECORD_BYTES_MAX)
     }
 
-    fn value(&mut self, kind: u8, value: &Value) -> Result<(), UsageError> {
+    fn value(&mut self, kind: u8, value: &Value, bytes_max: usize) -> Result<(), UsageError> {
         let (mut body, mut record) = (Vec::new(), Vec::new());
         encode(value, &mut body)?;
-        if body.len() >= self.tail.record_bytes_max() {
+        if body.len() >= bytes_max {
             return Err(UsageError(format!("a record of {} bytes", body.len())));
         }
         record::encode(kind, &body, &mut record);

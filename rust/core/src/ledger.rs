@@ -85,6 +85,8 @@ fn number(value: &Value) -> Option<u64> {
 /// The counts over a journal's records so far.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
+    /// What came before is not counted here: only the chain vouches for it.
+    resumed: bool,
     chain: Chain,
     offset: u64,
     records: u64,
@@ -130,6 +132,11 @@ impl Ledger {
     /// One that has seen nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that goes on where another stopped, of which only offset and chain are known.
+    pub fn resumed(offset: u64, chain: [u8; 32]) -> Self {
+        Self { resumed: true, chain: Chain::from(chain), offset, ..Self::default() }
     }
 
     /// Adds whole records. Checks what only all records together show: that lines go on where they stopped, that
@@ -186,8 +193,12 @@ impl Ledger {
         Receipt { chain: *chain.as_bytes(), records, channels }
     }
 
-    /// Whether the other side's receipt says the same. What it masked is believed.
+    /// Whether the other side's receipt says the same. What it masked is believed. One that was resumed compares the chain,
+    /// which is over everything that is counted in a receipt.
     pub fn agrees(&self, receipt: &Receipt) -> bool {
+        if self.resumed {
+            return self.receipt().chain == receipt.chain;
+        }
         let mut theirs = receipt.clone();
         theirs.channels.values_mut().for_each(|count| count.masked = 0);
         self.receipt() == theirs
@@ -236,9 +247,11 @@ impl Ledger {
 
     fn line(&mut self, channel: Channel<'_>) -> &mut Line {
         let others = self.channels.len();
+        let resumed = self.resumed;
         let line = self.channels.entry(channel);
         if line.number == 0 {
             line.number = others + 1;
+            line.next = if resumed { Next::Either } else { Next::BeginsLine };
         }
         line
     }

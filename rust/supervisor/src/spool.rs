@@ -160,7 +160,8 @@ impl Spool {
     /// The next block, whose head that is, has gone back into the ring.
     pub(crate) fn consume(&mut self, head: &Head) {
         self.at += (HEAD + head.length) as u64;
-        if let Some(segment) = self.segments.pop_front_if(|segment| segment.length <= self.at) {
+        let consumed = self.segments.front().is_some_and(|segment| segment.length <= self.at);
+        if let Some(segment) = consumed.then(|| self.segments.pop_front()).flatten() {
             self.disk.remove(&segment.name);
             self.stored -= segment.length;
             self.at = 0;
@@ -176,7 +177,8 @@ impl Spool {
     }
 
     fn drop_empty_segment(&mut self) {
-        if let Some(segment) = self.segments.pop_back_if(|segment| segment.length == 0) {
+        let is_empty = self.segments.back().is_some_and(|segment| segment.length == 0);
+        if let Some(segment) = is_empty.then(|| self.segments.pop_back()).flatten() {
             self.disk.remove(&segment.name);
         }
     }

@@ -60,7 +60,7 @@ impl Ledger {
             *channels.entry(account.channel) = Line { count: account.count, next, number: account.index + 1 };
         }
         let end = if complete { End::Complete } else { End::Open };
-        Self { chain, offset, records, channels, end }
+        Self { chain, offset, records, channels, end, resumed: false }
     }
 }
 

@@ -133,7 +133,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 const CHANNELS: [Channel<'static>; 4] = [Channel::Stdout, Channel::Stderr, Channel::Log("a"), Channel::Log("b")];
 
 fn bytes(length: usize, seed: usize) -> Vec<u8> {
-    (0..length).map(|at| if (at * 31 + seed) % 67 == 0 { b'\n' } else { (at * 7 + seed) as u8 }).collect()
+    (0..length).map(|at| if (at * 31 + seed).is_multiple_of(67) { b'\n' } else { (at * 7 + seed) as u8 }).collect()
 }
 
 /// Does the steps; gives what was written, and how much of it was at the shelf's in the end.
@@ -286,7 +286,7 @@ fn the_counts_of_a_thousand_logs_survive_the_supervisor() {
     let mut scene = Scene::new(1 << 20, WhenFull::Wait);
     let mut written = Written::new();
     for count in 0..3000 {
-        let name = format!("{}{}", "n".repeat(200), count % 1000);
+        let name = format!("{}{}", "n".repeat(250), count % 1000);
         let data = bytes(1 + count % 50, count);
         scene.book.push_output(Channel::Log(&name), &data);
         add(&mut written, Channel::Log(&name), &data);
