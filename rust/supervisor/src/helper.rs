@@ -50,10 +50,7 @@ pub fn main(descriptor: RawFd) -> io::Result<()> {
         };
         let answer = match start(request.get(..length).unwrap_or_default(), &mut socket) {
             Ok(pid) => pid.to_ne_bytes().to_vec(),
-            Err((error, doing)) => {
-                let number = error.raw_os_error().unwrap_or(libc::EINVAL);
-                [&(-number).to_ne_bytes()[..], doing.as_bytes()].concat()
-            }
+            Err(failed) => encode_failed(&failed),
         };
         if let Some(daemon) = &socket {
             rustix::net::send(daemon, &answer, SendFlags::NOSIGNAL)?;
@@ -121,6 +118,15 @@ fn start(request: &[u8], socket: &mut Option<OwnedFd>) -> Result<i32, Failed> {
 
 /// What went wrong, and what was being done.
 type Failed = (io::Error, &'static str);
+
+fn encode_failed((error, doing): &Failed) -> Vec<u8> {
+    let (number, text) = match (error.raw_os_error(), error.kind()) {
+        (Some(number), _) => (number, (*doing).to_owned()),
+        (None, io::ErrorKind::Unsupported) => (libc::EOPNOTSUPP, format!("{doing}: {error}")),
+        (None, _) => (libc::EINVAL, format!("{doing}: {error}")),
+    };
+    [&(-number).to_ne_bytes()[..], text.as_bytes()].concat()
+}
 
 /// Makes a supervisor's directory and what belongs in it, or nothing.
 fn build(order: &Order<'_>) -> Result<Nest, Failed> {

@@ -146,17 +146,17 @@ pub(crate) fn grown() -> Vec<u8> {
     encoded([("op", "grown".into())])
 }
 
-/// The first message to a daemon: who speaks, which child runs and whether its end is the command's, how the last one ended.
-pub(crate) fn hello(pid: i32, running: Option<(i64, bool)>, last: Option<&(i64, Exit)>) -> Vec<u8> {
+/// The first message to a daemon: who speaks, which child runs and whether its end is the command's, how the last one
+/// ended, and whether the journal is.
+pub(crate) fn hello(pid: i32, running: Option<(i64, bool)>, last: Option<&(i64, Exit)>, over: bool) -> Vec<u8> {
     let (running, is_final) = running.map_or((Value::Nil, false), |(id, last)| (Value::Int(id), last));
-    let last = last.map_or(Value::Nil, |(id, exit)| exit.to_value(*id));
-    let pid = i64::from(pid).into();
     encoded([
         ("op", "hello".into()),
-        ("pid", pid),
+        ("pid", i64::from(pid).into()),
         ("running", running),
         ("final", Value::Bool(is_final)),
-        ("last", last),
+        ("last", last.map_or(Value::Nil, |(id, exit)| exit.to_value(*id))),
+        ("over", Value::Bool(over)),
     ])
 }
 

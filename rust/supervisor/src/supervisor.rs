@@ -326,7 +326,8 @@ impl Supervisor {
                 if self.control.accept() {
                     let pid = rustix::process::getpid().as_raw_nonzero().get();
                     let running = self.running.as_ref().map(|running| (running.id, running.child.last));
-                    self.control.send(&request::hello(pid, running, self.last.as_ref()));
+                    let over = self.book.is_over();
+                    self.control.send(&request::hello(pid, running, self.last.as_ref(), over));
                 }
             }
             Source::Daemon => {
