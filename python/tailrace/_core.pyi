@@ -278,6 +278,8 @@ class Ledger:
     """What the receiver counts for itself: chain and channels over all batches so far. Releases the GIL while it hashes."""
 
     def __new__(cls) -> Ledger: ...
+    @staticmethod
+    def resumed(offset: int, chain: bytes, /) -> Ledger: ...  # goes on there; `agrees` then compares the chain alone
     def add(self, batch: Batch, /) -> None: ...
     @property
     def chain(self) -> bytes: ...
@@ -302,7 +304,10 @@ class Journal:
     def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # whole records from `offset`; copies
     def release(
         self, offset: int, /
-    ) -> bool: ...  # forget what is before; True: the writer waits for it, ring its bell
+    ) -> bool: ...  # forget the records before; True: the writer waits for it, ring its bell
+    def chain_at(
+        self, offset: int, /
+    ) -> bytes | None: ...  # over all records before; None: no record boundary in [begin, end]
     def wants_bell(self) -> bool: ...  # ring: ask to be told when it grows. True: nothing new since `end` was read
     # in memory only
     def append(self, channel: str, data: Buffer, wall_us: int, mono_us: int, name: str | None = None, /) -> None: ...

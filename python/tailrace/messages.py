@@ -127,11 +127,16 @@ class Shutdown:
 @final
 @attrs.frozen
 class ResumeCommand:
-    """Go on with the journal of a command that the worker holds, from offset `next`."""
+    """Go on with a command that the worker holds: with its journal from offset `next`, with its upload from `upload`.
+
+    The result is a map: the journal goes on at `offset`, where both chains agree if `agrees`; `download` is where the
+    worker wants the rest of its download.
+    """
 
     command: str
     next: int
     chain: bytes
+    upload: int | None = None
 
 
 @final

@@ -3,6 +3,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
+from tailrace._core import Ledger
 from tailrace.worker import journal
 from tailrace.worker.journal import MemoryOutput
 
@@ -56,3 +57,20 @@ async def test_growing_is_seen(nursery, autojump_clock):
     await out.append("stdout", b"x")
     await trio.testing.wait_all_tasks_blocked()
     assert seen == [out.journal.end]
+
+
+async def test_the_chain_is_known_at_every_boundary_that_was_not_released():
+    out = MemoryOutput()
+    ledger, chains = Ledger(), {0: bytes(32)}
+    for count in range(50):
+        await out.append("stdout", b"x" * count * 100)
+        if batch := out.journal.batch(ledger.offset, 1 << 20):
+            ledger.add(batch)
+        chains[ledger.offset] = ledger.chain
+    assert {offset: out.journal.chain_at(offset) for offset in chains} == chains
+    boundary = sorted(chains)[20]
+    out.released(boundary + 1)
+    assert out.journal.begin == boundary
+    assert out.journal.chain_at(boundary) == chains[boundary]
+    assert out.journal.chain_at(boundary + 1) is None
+    assert out.journal.chain_at(sorted(chains)[19]) is None

@@ -36,6 +36,9 @@ class Traits:
     offsets: bool
     """Journals are addressed by absolute offset on the wire, and end with a receipt."""
 
+    resumes: bool = False
+    """What a broken connection held goes on over the next one: streams at an offset, calls that may be said twice."""
+
     signals: bool
     """A command that ended by a signal says by which."""
 
@@ -129,8 +132,8 @@ class Dialect(Protocol):
         """Say why we close. Nothing can be sent after it."""
 
     # streams that we send
-    def open(self, role: Role, name: str, /) -> int:
-        """Begin a stream. It has its number from here on."""
+    def open(self, role: Role, name: str, offset: int = 0, /) -> int:
+        """Begin a stream, or go on with one that another session began, at `offset`. It has its number from here on."""
 
     def room(self, stream: int, /) -> int:
         """How many bytes may be written now; after 0 wait for `StreamWritable`."""

@@ -25,16 +25,20 @@ from tailrace.errors import (
     remote_error,
 )
 from tailrace.link import transfer
+from tailrace.link.flow import Inflow, Outflow
 from tailrace.link.foreign import Raised, call_foreign
+from tailrace.messages import ResumeCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from tailrace._core import Receipt
+    from tailrace.link.lifeline import Lifeline
     from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy
-    from tailrace.link.pump import Pump
-    from tailrace.link.stream import Incoming
+    from tailrace.link.resume import Resumed
+    from tailrace.link.stream import Outgoing
     from tailrace.link.text import Transcript
-    from tailrace.messages import StartCommand, StreamOpened
+    from tailrace.messages import StartCommand, StreamOpened, StreamProgress
 
 log = logging.getLogger("tailrace.link")
 
@@ -66,7 +70,9 @@ class Objects:
 class Command:
     """A command that was asked for, until its completion is durable."""
 
-    def __init__(self, host: Host, pump: Pump, request: StartCommand, objects: Objects, transcript: Transcript) -> None:
+    def __init__(
+        self, host: Host, line: Lifeline, request: StartCommand, objects: Objects, transcript: Transcript
+    ) -> None:
         self.id = request.command
         self.builder = request.builder
         self.answered = trio.Event()
@@ -74,40 +80,71 @@ class Command:
         self.refusal: TailraceError | None = None
         """Why there is no such command; `None` once it was accepted."""
         self._host = host
-        self._pump = pump
+        self._line = line
         self._request = request
         self._objects = objects
         self._transcript = transcript
         self._ledger = Ledger()
         # A wire without offsets has no receipt of the worker's: the journal was made here, and so was its receipt.
-        self._counts = pump.dialect.traits.offsets
-        self._journal: Incoming | None = None
-        self._journal_opened = trio.Event()
-        self._upload: Incoming | None = None
-        self._upload_opened = trio.Event()
+        self._counts = line.traits.offsets
+        self._journal = Inflow()
+        self._upload = Inflow() if objects.writer is not None else None
+        self._download = Outflow() if objects.reader is not None else None
         self._raised: RemoteError | None = None
+        self._damaged = False
         self._held: Batch | None = None
         # Offsets of the journal: handed to the Impl, taken by it, safe with it, and the end, once it is known.
         self._shown = self._taken = self._durable = 0
         self._final: int | None = None
         self._completed = False
 
+    def begin_at(self, offset: int, chain: bytes) -> None:
+        """Before `run`: it was started by an earlier process, which had everything before `offset` safe."""
+        self._ledger = Ledger.resumed(offset, chain)
+        self._journal.taken = self._shown = self._taken = self._durable = offset
+        self.answered.set()
+
     # what the connection says
 
     def on_opened(self, opened: StreamOpened) -> None:
-        """The worker opened a stream of this command."""
-        if opened.role == "journal" and self._journal is None:
-            self._journal = self._pump.adopt(opened)
-            self._journal_opened.set()
-        elif opened.role == "upload" and self._objects.writer is not None and self._upload is None:
-            self._upload = self._pump.adopt(opened)
-            self._upload_opened.set()
-        else:
-            self._pump.refuse(opened, f"LocalProtocolError: command {self.id} takes no {opened.role}")
+        """The worker opened a stream of this command, in this session."""
+        flow = self._journal if opened.role == "journal" else self._upload if opened.role == "upload" else None
+        if flow is None or flow.is_open:
+            self._line.pump.refuse(opened, f"LocalProtocolError: command {self.id} takes no {opened.role}")
+            return
+        if flow is self._journal and opened.offset != flow.taken:
+            self._jump(opened.offset)
+        flow.opened(self._line.pump.adopt(opened))
 
-    def on_lost(self) -> None:
-        """The connection is over. The streams that are open have heard of it themselves."""
-        self._journal_opened.set()
+    def on_suspended(self) -> None:
+        """The session is over."""
+        for flow in (self._journal, self._upload, self._download):
+            if flow is not None:
+                flow.suspend()
+
+    def resumption(self) -> ResumeCommand:
+        """What to say of it in the next session."""
+        upload = None if self._upload is None else self._upload.taken
+        return ResumeCommand(self.id, self._journal.taken, self._ledger.chain, upload)
+
+    def on_resumed(self, resumed: Resumed) -> None:
+        """The worker goes on with it."""
+        if not resumed.agrees:
+            self._damaged = True
+            log.error("command %s is damaged from %d on: the worker's journal is another", self.id, resumed.offset)
+        if self._download is None:
+            return
+        if resumed.download is None:
+            self._download.fail(RemoteError("Stopped", "the worker wants no more of it"))
+        else:
+            self._download.resume(self._open_download, resumed.download)
+
+    def on_lost(self, why: ConnectionLost) -> None:
+        """There will be no other session, or none that knows it."""
+        for flow in (self._journal, self._upload, self._download):
+            if flow is not None:
+                flow.fail(why)
+        self._settle()
 
     def durable(self, offset: int) -> None:
         """The Impl has everything before `offset` safe."""
@@ -122,7 +159,7 @@ class Command:
 
     async def run(self) -> None:
         """From the start call to `remote_complete`. Cancelled: `remote_complete(ConnectionLost)`, within a deadline."""
-        if not await self._start():
+        if not self.answered.is_set() and not await self._start():
             return
         failure: Failure = None
         followed = False
@@ -131,7 +168,7 @@ class Command:
             followed = True
         finally:
             if not followed:
-                deadline = trio.current_time() + self._pump.limits.close_timeout_s
+                deadline = trio.current_time() + self._line.limits.close_timeout_s
                 with trio.CancelScope(shield=True, deadline=deadline):
                     await self._complete(ConnectionLost("this side closed the connection"))
         await self._complete(failure)
@@ -140,11 +177,11 @@ class Command:
         """Whether it was accepted."""
         accepted = False
         try:
-            await self._pump.call(self._request)
+            await self._line.call(self._request)
             accepted = True
         except (ConnectionLost, ConnectionClosed) as error:
             # A journal that was opened is an answer too.
-            accepted = self._journal is not None
+            accepted = self._journal.began
             self.refusal = error
         except TailraceError as error:
             self.refusal = error
@@ -158,47 +195,46 @@ class Command:
         return accepted
 
     async def _live(self) -> Failure:
-        writer, reader = self._objects.writer, self._objects.reader
-        if writer is None and reader is None:
+        upload, download = self._upload, self._download
+        if upload is None and download is None:
             return await self._follow()
         async with trio.open_nursery() as nursery:
-            if writer is not None:
-                nursery.start_soon(self._receive, writer)
-            if reader is not None:
-                nursery.start_soon(self._send, reader)
+            if upload is not None and self._objects.writer is not None:
+                nursery.start_soon(self._receive, upload, self._objects.writer)
+            if download is not None and self._objects.reader is not None:
+                nursery.start_soon(self._send, download, self._objects.reader)
             failure = await self._follow()
             # A transfer that is not over when its command is has failed.
             nursery.cancel_scope.cancel()
         return failure
 
-    async def _receive(self, writer: FileWriterProxy) -> None:
-        await self._upload_opened.wait()
-        assert self._upload is not None
+    async def _receive(self, upload: Inflow, writer: FileWriterProxy) -> None:
         try:
-            content = await transfer.receive(self._pump, self._upload, writer, self.id)
+            content = await transfer.receive(self._line, upload, writer, self.id)
         finally:
-            self._upload.stop("Cancelled: the command ended before its upload")
-            self._pump.drop(self._upload)
+            upload.stop("Cancelled: the command ended before its upload")
         self._tell(content)
 
-    async def _send(self, reader: FileReaderProxy) -> None:
-        self._tell(await transfer.send(self._pump, reader, self.id))
+    async def _send(self, download: Outflow, reader: FileReaderProxy) -> None:
+        if self._line.state == "attached" and not download.is_open:
+            download.resume(self._open_download)
+        self._tell(await transfer.send(download, reader, self.id))
+
+    def _open_download(self, offset: int, on_progress: Callable[[StreamProgress], None]) -> Outgoing:
+        return self._line.pump.open("download", self.id, offset, on_progress)
 
     def _tell(self, content: bool) -> None:
         """Where the worker does not hear that a transfer was given up, it is at least not to go on with it."""
-        if not content and not self._pump.dialect.traits.offsets:
+        if not content and not self._line.traits.offsets:
             self._host.interrupt(self, "the master gave the transfer up")
 
     # ------------------------------------------------------------ the journal
 
     async def _follow(self) -> Failure:
         """Take the journal to its end; what `remote_complete` is to be told."""
-        await self._journal_opened.wait()
-        if self._journal is None:
-            return self._pump.lost()
         failure: Failure = RemoteError("RemoteProtocolError", "the journal ended without a completion")
         try:
-            while (batch := await self._journal.take(self._pump.limits.update_bytes_max)) is not None:
+            while (batch := await self._journal.take(self._line.limits.update_bytes_max)) is not None:
                 if self._counts:
                     self._ledger.add(batch)
                 for part in self._parts(batch):
@@ -209,8 +245,8 @@ class Command:
                 await self._show(self._held)
         except RemoteProtocolError as error:
             # Records that are none.
-            self._pump.breach(error)
-            failure = self._pump.lost()
+            self._line.breach(error)
+            failure = self._line.lost()
         except (RemoteError, ConnectionLost) as error:
             failure = error
         return failure if isinstance(failure, ConnectionLost) else self._raised or failure
@@ -232,7 +268,7 @@ class Command:
     async def _show(self, part: Batch) -> None:
         """To the Impl, and give credit back when it has returned."""
         receipt = part.receipt()
-        agrees = None if receipt is None else not self._counts or self._ledger.agrees(receipt)
+        agrees = None if receipt is None else not self._counts or self._agrees(receipt)
         if agrees is False:
             log.warning("command %s is damaged: the worker's receipt is not what was received", self.id)
         self._shown = part.end
@@ -257,15 +293,21 @@ class Command:
         self._settle()
 
     def _settle(self) -> None:
-        if self._journal is not None:
-            self._journal.settle(self._taken, min(self._durable, self._taken))
-        if self._completed and (self._durable == self._final or self._is_lost()):
-            if self._journal is not None:
-                self._pump.drop(self._journal)
+        self._journal.settle(self._taken, min(self._durable, self._taken))
+        if self._completed and (self._durable == self._final or self._journal.error is not None):
+            if self._final is not None:
+                self._journal.finish(self._final)
             self._host.free(self)
 
-    def _is_lost(self) -> bool:
-        return self._journal is None or self._journal.error is not None
+    def _agrees(self, receipt: Receipt) -> bool:
+        return not self._damaged and self._ledger.agrees(receipt)
+
+    def _jump(self, offset: int) -> None:
+        """The worker goes on elsewhere than where we stopped."""
+        self._damaged = True
+        log.error("command %s is damaged: its journal goes on at %d, not at %d", self.id, offset, self._journal.taken)
+        self._ledger = Ledger.resumed(offset, self._ledger.chain)
+        self._journal.taken = offset
 
     # ------------------------------------------------------------ the end
 

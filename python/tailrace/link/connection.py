@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, final
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypeVar, cast, final
 
 import attrs
 import trio
@@ -21,16 +21,19 @@ from tailrace.errors import (
 )
 from tailrace.link.builders import make_builders
 from tailrace.link.command import Command, Objects
-from tailrace.link.foreign import call_back
+from tailrace.link.foreign import Raised, call_back, call_foreign
 from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 from tailrace.link.lanes import Lanes
+from tailrace.link.lifeline import REPLACE_S, Lifeline
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy, RemoteProxy
+from tailrace.link.resume import parse_resumed
 from tailrace.link.text import Transcript
 from tailrace.messages import (
     AskShutdown,
     ForgetCommand,
     GetWorkerInfo,
     Held,
+    HeldCommand,
     InterruptCommand,
     Print,
     SetBuilderList,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from tailrace.link.pump import Pump
+    from tailrace.link.resume import Resume
     from tailrace.messages import ImplKind, Request, StreamOpened, Value
 
 log = logging.getLogger("tailrace.link")
@@ -51,8 +55,9 @@ T = TypeVar("T")
 
 # A command's id names its streams, and a name is a str of the wire.
 ID_BYTES_MAX = 4096
-# How long a connection that is replaced may take to say so: enough for a writer's turn, nothing for a dead peer.
-REPLACE_S = 0.2
+
+ResumeCommandHook: TypeAlias = "Callable[[Connection, HeldCommand], Awaitable[Resume | None]]"
+"""Asked for each command that a worker still holds and that its connection does not know. `None`: it is forgotten."""
 
 
 class Connection:
@@ -73,7 +78,7 @@ class Connection:
     """Impl class → Proxy class. A subclass may override it."""
 
     def __init__(self, pump: Pump, *, workerName: str, instance: str, peer: str) -> None:
-        self._pump = pump
+        self._line = Lifeline(pump)
         self._worker_name = workerName
         self._instance = instance
         self._peer = peer
@@ -86,6 +91,8 @@ class Connection:
         self._nursery: trio.Nursery | None = None
         self._accepted = False
         self._held: tuple[int, Held] | None = None
+        self._called = trio.Event()
+        self._hook: ResumeCommandHook | None = None
         self.draining = False
         """The worker wants to end. It is shut down as soon as no command runs: better start none."""
 
@@ -111,8 +118,8 @@ class Connection:
 
     @property
     def state(self) -> Literal["attached", "suspended", "lost"]:
-        """`lost` is for ever."""
-        return "attached" if self._pump.why is None else "lost"
+        """`suspended`: the transport broke, and the worker has `resume_grace_s` to come back. `lost` is for ever."""
+        return self._line.state
 
     def createArgsProxies(self, args: Mapping[str, T]) -> dict[str, T | RemoteProxy[object]]:
         """A shallow copy of `args` with Proxies in the place of Impls."""
@@ -129,19 +136,15 @@ class Connection:
 
     def loseConnection(self) -> None:
         """Close it. What is queued is still sent; every open Impl gets its `remote_complete(ConnectionLost)`."""
-        self._pump.close("bye", ConnectionClosed())
+        self._line.close("bye", ConnectionClosed())
 
     async def remotePrint(self, message: str) -> None:
         """Write a message to the worker's log file."""
-        await self._pump.call(Print(_text("message", message)))
+        await self._line.call(Print(_text("message", message)))
 
     async def remoteGetWorkerInfo(self) -> dict[str, Value]:
         """What the worker says of itself: its commands, version, environment, `encoding` and so on. Also `info`."""
-        info = await self._pump.call(GetWorkerInfo())
-        if not isinstance(info, dict):
-            raise self._breach(f"getWorkerInfo returned {type(info).__name__}, not a map")
-        self._info = info
-        return dict(info)
+        return await self._ask_info(self._line)
 
     async def remoteSetBuilderList(self, builders: Sequence[tuple[str, str]]) -> Mapping[str, Builder]:
         """Have these builders, each (name, directory), and no others. Their handles, by name."""
@@ -167,14 +170,14 @@ class Connection:
             CommandIdInUse: another command has this id.
             LocalProtocolError: the builder was not set, the id is no text or too long, or an argument cannot be sent.
         """
-        self._pump.check()
+        self._line.check()
         if len(_text("commandId", commandId).encode(errors="replace")) > ID_BYTES_MAX:
             raise LocalProtocolError(f"commandId is at most {ID_BYTES_MAX} bytes long")
         _text("commandName", commandName)
         builder = str(builderName)
         if builder not in self._builders:
             raise LocalProtocolError(f"builder {builder!r} was not set: call remoteSetBuilderList first")
-        if self._pump.dialect.traits.one_command_per_builder:
+        if self._line.traits.one_command_per_builder:
             builder = await self._lane(builder)
         await self._start(remoteCommand, builder, commandId, commandName, args)
 
@@ -192,10 +195,10 @@ class Connection:
         commandName: str,
         args: Mapping[str, object],
     ) -> None:
-        self._pump.check()
+        self._line.check()
         if commandId in self._commands:
             raise CommandIdInUse(f"command {commandId!r} is still there")
-        if len(self._commands) >= self._pump.limits.commands_max:
+        if len(self._commands) >= self._line.limits.commands_max:
             raise LimitExceeded(f"commands_max: {self.workerName} has {len(self._commands)} commands")
         command = self._new_command(remoteCommand, builder, commandId, commandName, args)
         self._commands[commandId] = command
@@ -211,23 +214,24 @@ class Connection:
     async def remoteShutdown(self) -> None:
         """End the worker's process. That the connection ends is part of it."""
         try:
-            await self._pump.call(Shutdown())
+            await self._line.call(Shutdown())
         except ConnectionLost as error:
             if error.reason != "shutdown":
                 raise
 
     async def remoteStartBuild(self, builderName: str | Builder) -> None:
         """A build begins in this builder."""
-        await self._pump.call(StartBuild(str(builderName)))
+        await self._line.call(StartBuild(str(builderName)))
 
     async def remoteInterruptCommand(self, builderName: str | Builder, commandId: str, why: str) -> None:
         """Stop a command, and write `why` to the worker's log. An unknown or finished one is no error."""
+        _text("why", why)
         command = self._commands.get(commandId)
         if command is not None:
-            await self._pump.call(InterruptCommand(command.builder, commandId, _text("why", why)))
+            await self._interrupt(command, why)
         else:
             await trio.lowlevel.checkpoint()
-            self._pump.check()
+            self._line.check()
 
     def durable(self, commandId: str, offset: int) -> None:
         """Everything of this command's journal before `offset` is safe: the worker may forget it.
@@ -242,7 +246,7 @@ class Connection:
 
     def statistics(self) -> ConnectionStatistics:
         """Counters, since the connection was made."""
-        counted = self._pump.dialect.statistics()
+        counted = self._line.pump.dialect.statistics()
         return ConnectionStatistics(
             bytes_sent=counted["bytes_sent"],
             bytes_received=counted["bytes_received"],
@@ -250,7 +254,7 @@ class Connection:
             streams=counted["streams"],
             calls=counted["calls"],
             commands=len(self._commands),
-            rtt_s=self._pump.rtt_s,
+            rtt_s=self._line.pump.rtt_s,
         )
 
     # ------------------------------------------------------------ for the listener
@@ -259,21 +263,35 @@ class Connection:
         """Work until it is lost and every Impl was told. `introduce` runs beside it. Cancelled: as `loseConnection`."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(introduce)
-            await self._pump.run(self)
+            await self._line.run(self)
 
-    def accept(self) -> None:
-        """The master takes it: the worker's first call is answered, or will be."""
-        self._accepted = True
-        if self._held is not None:
-            self._answer_held(*self._held)
+    def accept(self, resume_command: ResumeCommandHook | None = None) -> None:
+        """The master takes it: the worker's first call is answered, or will be.
+
+        `resume_command` is asked for each command that the worker still holds from an earlier process of this master.
+        """
+        self._accepted = self._line.keeps = True
+        self._hook = resume_command
+        self._spawn(self._begin)
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether a session of the same worker goes on with it, instead of taking its place."""
+        return self._accepted and self._line.traits.resumes and self.state != "lost"
+
+    async def resume(self, pump: Pump, peer: str) -> None:
+        """The same worker has come again: go on with this session, until it is over."""
+        log.info("%s has come again, from %s", self.workerName, peer)
+        self._peer = peer
+        await self._line.resume(pump)
 
     def refuse(self, reason: str, text: str) -> None:
         """The master does not take it. The worker's dial raises `LoginRefused(reason, text)`."""
-        self._pump.close(reason, ConnectionClosed(f"refused ({reason}): {text}"), text)
+        self._line.close(reason, ConnectionClosed(f"refused ({reason}): {text}"), text)
 
     def replace(self, why: str) -> None:
         """Another connection takes its place, at once. The worker hears it, if it is still there."""
-        self._pump.close("duplicate", ConnectionLost(why, reason="duplicate"), why, patience_s=REPLACE_S)
+        self._line.close("duplicate", ConnectionLost(why, reason="duplicate"), why, patience_s=REPLACE_S)
 
     def is_same_worker(self, other: Connection) -> bool:
         """Whether both are known to be of one process's directory. A wire that does not say it leaves it open."""
@@ -281,46 +299,57 @@ class Connection:
 
     async def wait_transport_closed(self) -> None:
         """Wait until no byte of it can come or go."""
-        await self._pump.closed.wait()
+        await self._line.pump.closed.wait()
 
     async def answers(self, within_s: float) -> bool:
         """Whether the worker answers a ping. Cancellation changes nothing."""
         with trio.move_on_after(within_s):
             try:
-                await self._pump.ping()
+                await self._line.pump.ping()
             except (ConnectionLost, ConnectionClosed):
                 return False
             return True
         return False
 
-    # ------------------------------------------------------------ for the pump
+    # ------------------------------------------------------------ for the lifeline
 
     def on_called(self, call: int, request: Request) -> None:
-        """See `Owner`."""
+        """See `LifelineOwner`."""
         match request:
             case Held() if self._held is None:
                 self._held = (call, request)
-                if self._accepted:
-                    self._answer_held(call, request)
+                self._called.set()
             case AskShutdown():
-                self._pump.reply(call, None)
+                self._line.pump.reply(call, None)
                 self._drain()
             case _:
                 self._breach(f"a worker calls `held`, once, and not {type(request).__name__}")
 
     def on_opened(self, opened: StreamOpened) -> None:
-        """See `Owner`."""
+        """See `LifelineOwner`."""
         command = self._commands.get(opened.name)
         if command is None:
-            self._pump.refuse(opened, f"LocalProtocolError: there is no command {opened.name}")
+            self._line.pump.refuse(opened, f"LocalProtocolError: there is no command {opened.name}")
         else:
             command.on_opened(opened)
 
-    def on_ended(self, why: TailraceError) -> None:
-        """See `Owner`."""
-        log.info("%s (%s): %s", self.workerName, self.peer, why)
+    def on_suspended(self, why: TailraceError) -> None:
+        """See `LifelineOwner`."""
+        log.warning("%s (%s) is away: %s", self.workerName, self.peer, why)
+        self._forget_held()
         for command in list(self._commands.values()):
-            command.on_lost()
+            command.on_suspended()
+
+    def on_resuming(self) -> None:
+        """See `LifelineOwner`."""
+        self._spawn(self._go_on)
+
+    def on_ended(self, why: TailraceError) -> None:
+        """See `LifelineOwner`."""
+        log.info("%s (%s): %s", self.workerName, self.peer, why)
+        self._forget_held()
+        for command in list(self._commands.values()):
+            command.on_lost(self._line.lost())
         for subscription in list(self._subscriptions):
             subscription.fire()
 
@@ -331,7 +360,7 @@ class Connection:
 
         async def interrupt() -> None:
             try:
-                await self._pump.call(InterruptCommand(command.builder, command.id, why))
+                await self._interrupt(command, why)
             except TailraceError as error:
                 log.info("command %s: its interrupt failed: %s", command.id, error)
 
@@ -373,9 +402,17 @@ class Connection:
             reader=next(iter(readers.values()), None),
             durable_on_return=impl.durable_on_return,
         )
+        return Command(self, self._line, request, objects, self._transcript())
+
+    def _transcript(self) -> Transcript:
         encoding = self._info.get("encoding")
-        transcript = Transcript(encoding if isinstance(encoding, str) else "utf-8")
-        return Command(self, self._pump, request, objects, transcript)
+        return Transcript(encoding if isinstance(encoding, str) else "utf-8")
+
+    async def _interrupt(self, command: Command, why: str) -> None:
+        # In a new session both may be said again, and an interrupt that overtakes its start means nothing.
+        await command.answered.wait()
+        if command.refusal is None:
+            await self._line.call(InterruptCommand(command.builder, command.id, why))
 
     def _proxy(self, value: T) -> T | RemoteProxy[object]:
         for impl_class, proxy_class in self.proxies.items():
@@ -383,22 +420,115 @@ class Connection:
                 return cast("RemoteProxy[object]", proxy_class(value))
         return value
 
-    def _answer_held(self, call: int, held: Held) -> None:
-        self._pump.reply(call, None)
-        for command in held.commands:
-            self._spawn(partial(self._forget, command.command))
+    # what the worker holds
 
-    async def _forget(self, command: str) -> None:
+    def _forget_held(self) -> None:
+        """The session is over. Who waits for what it holds finds that out."""
+        self._held = None
+        self._called.set()
+        self._called = trio.Event()
+
+    async def _begin(self) -> None:
+        """In the first session."""
+        pump = self._line.pump
+        with contextlib.suppress(ConnectionLost, ConnectionClosed):
+            await self._agree_on_commands(pump, await self._answer_held(pump))
+
+    async def _go_on(self) -> None:
+        """In a later one: everything is as it was, as far as the worker still knows it. Only then calls may go."""
+        pump = self._line.pump
         try:
-            await self._pump.call(ForgetCommand(command))
-        except TailraceError as error:
+            with trio.fail_after(self._line.limits.handshake_timeout_s):
+                held = await self._greet_again(pump)
+            await self._agree_on_commands(pump, held)
+        except (ConnectionLost, ConnectionClosed):
+            return
+        except (RemoteError, trio.TooSlowError) as error:
+            why = str(error) or "it does not answer"
+            self._line.break_off(ConnectionLost(f"{self.workerName} cannot go on: {why}"))
+            return
+        if pump is self._line.pump:
+            log.info("%s (%s) is back", self.workerName, self.peer)
+            self._line.ready()
+
+    async def _greet_again(self, pump: Pump) -> tuple[HeldCommand, ...]:
+        await self._ask_info(pump)
+        if self._lanes.builders:
+            await pump.call(SetBuilderList(tuple(self._lanes.plan(self._lanes.builders))))
+        return await self._answer_held(pump)
+
+    async def _agree_on_commands(self, pump: Pump, held: tuple[HeldCommand, ...]) -> None:
+        """What both have goes on. What only the worker has is taken over or forgotten; what only we have is lost."""
+        known = dict(self._commands)
+        for entry in held:
+            if (command := known.pop(entry.command, None)) is not None:
+                await self._resume(pump, command)
+            else:
+                await self._take_over(pump, entry)
+        for command in known.values():
+            if command.answered.is_set():
+                command.on_lost(ConnectionLost(f"{self.workerName} does not know the command any more"))
+
+    async def _take_over(self, pump: Pump, held: HeldCommand) -> None:
+        try:
+            resume = None if self._hook is None else await call_foreign(self._hook, self, held)
+        except Raised as raised:
+            # Not forgotten, which would end it: the next session may have more luck.
+            raised.report("%s: resumeCommand raised for command %s", self.workerName, held.command)
+            return
+        if resume is None:
+            await self._forget(pump, held.command)
+            return
+        command = self._commands[held.command] = self._resumed_command(held, resume)
+        self._spawn(command.run)
+        await self._resume(pump, command)
+
+    def _resumed_command(self, held: HeldCommand, resume: Resume) -> Command:
+        impl = self._proxy(resume.impl)
+        if not isinstance(impl, RemoteCommandProxy):
+            raise LocalProtocolError(f"a command's impl is a RemoteCommandImpl, not {type(resume.impl).__name__}")
+        objects = Objects(command=impl, writer=None, reader=None, durable_on_return=resume.impl.durable_on_return)
+        request = StartCommand(builder=held.builder, command=held.command, name=held.name, args={}, impls={})
+        command = Command(self, self._line, request, objects, self._transcript())
+        command.begin_at(resume.offset, resume.chain)
+        return command
+
+    async def _answer_held(self, pump: Pump) -> tuple[HeldCommand, ...]:
+        await self._called.wait()
+        if self._held is None:
+            raise ConnectionLost
+        call, held = self._held
+        pump.reply(call, None)
+        return held.commands
+
+    async def _resume(self, pump: Pump, command: Command) -> None:
+        try:
+            command.on_resumed(parse_resumed(await pump.call(command.resumption())))
+        except RemoteProtocolError as error:
+            pump.breach(error)
+            raise ConnectionLost(str(error)) from None
+        except RemoteError as error:
+            log.error("%s: command %s cannot go on: %s", self.workerName, command.id, error)
+            command.on_lost(ConnectionLost(f"the worker cannot go on with it: {error}"))
+
+    async def _forget(self, pump: Pump, command: str) -> None:
+        try:
+            await pump.call(ForgetCommand(command))
+        except RemoteError as error:
             log.info("%s does not forget command %s: %s", self.workerName, command, error)
+
+    async def _ask_info(self, line: Lifeline | Pump) -> dict[str, Value]:
+        info = await line.call(GetWorkerInfo())
+        if not isinstance(info, dict):
+            raise self._breach(f"getWorkerInfo returned {type(info).__name__}, not a map")
+        self._info = info
+        return dict(info)
 
     async def _set_builders(self, wanted: Sequence[tuple[str, str]]) -> None:
         planned = tuple(self._lanes.plan(wanted))
-        if not self._pump.dialect.traits.worker_makes_builders:
+        if not self._line.traits.worker_makes_builders:
             await make_builders(self, planned)
-        names = await self._pump.call(SetBuilderList(planned))
+        names = await self._line.call(SetBuilderList(planned))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise self._breach("setBuilderList did not return names")
         self._lanes.set(wanted, names)
@@ -444,7 +574,7 @@ class Connection:
 
     def _breach(self, text: str) -> RemoteProtocolError:
         error = RemoteProtocolError(text)
-        self._pump.breach(error)
+        self._line.breach(error)
         return error
 
 

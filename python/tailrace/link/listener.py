@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast, final
 
 import attrs
 import trio
@@ -29,7 +29,8 @@ from tailrace.messages import LoggedIn, LoginAsked, PeerClosed
 if TYPE_CHECKING:
     import ssl
 
-    from tailrace.messages import Event
+    from tailrace.link.resume import Resume
+    from tailrace.messages import Event, HeldCommand
 
 log = logging.getLogger("tailrace.link")
 
@@ -40,6 +41,18 @@ class Master(Protocol):
     """What a `Listener` asks its master.
 
     An attribute `masterId`, if it has one, is what its workers know it by; else each `Listener` makes one up.
+
+    An attribute `connections`, a dict that they fill (worker's name → its Connection), lets its Listeners know of each
+    other's workers: one that comes back by another endpoint is the same.
+
+    A master that outlives its own restarts, which needs a `masterId`, has a method more::
+
+        async def resumeCommand(self, conn: Connection, commandId: str, args: Mapping[str, object]) -> Resume | None
+
+    It is called after `newConnection` (and in every later session) for each command that the worker still holds and
+    that `conn` does not know. `args` says what the worker knows of it: `builder`, `name`, `end` (how long its journal
+    is), and whether it is `running`. `None`: the worker is to forget it, which interrupts what runs. What it raises
+    is logged, and the command is asked for again in the next session.
     """
 
     async def newConnection(self, conn: Connection, workerName: str) -> bool:
@@ -74,7 +87,8 @@ class Listener:
         given = getattr(master, "masterId", None)
         self._master_id = given if isinstance(given, str) else secrets.token_hex(16)
         self._accounts = Accounts()
-        self._attached: dict[str, Connection] = {}
+        shared = getattr(master, "connections", None)
+        self._attached: dict[str, Connection] = shared if isinstance(shared, dict) else {}
         self._handshakes = 0
         self._accepted = 0
         self._failed = 0
@@ -111,6 +125,10 @@ class Listener:
         pump, login = await self._welcome(stream, peer)
         if login is None:
             await pump.hang_up()
+            return
+        old = self._attached.get(login.name)
+        if old is not None and old.may_resume and login.instance and old.instance == login.instance:
+            await old.resume(pump, peer)
             return
         connection = self._connection_class(pump, workerName=login.name, instance=login.instance, peer=peer)
         if not await self._make_place(connection):
@@ -200,9 +218,17 @@ class Listener:
         else:
             if taken:
                 self._accepted += 1
-                connection.accept()
+                connection.accept(self._resume_command)
             else:
                 connection.refuse("rejected", "the master does not want this worker")
+
+    async def _resume_command(self, connection: Connection, held: HeldCommand) -> Resume | None:
+        """Ask a master that can tell: one that outlives its own restarts."""
+        ask = getattr(self._master, "resumeCommand", None)
+        if ask is None:
+            return None
+        told = {"builder": held.builder, "name": held.name, "end": held.end, "running": held.running}
+        return cast("Resume | None", await ask(connection, held.command, told))
 
     def _forget(self, connection: Connection) -> None:
         if self._attached.get(connection.workerName) is connection:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from tailrace._core import Journal
+    from tailrace.link.resume import CommandKey
 
 ImplT = TypeVar("ImplT")
 
@@ -64,6 +65,9 @@ class JournalSource(Protocol):
     def released(self, offset: int) -> None:
         """The master has everything before `offset` safe."""
 
+    def spooling(self, on: bool) -> None:
+        """The master is away, so that what comes meanwhile is better kept elsewhere; or it is back."""
+
 
 class RemoteCommandProxy(RemoteProxy[RemoteCommandImpl]):
     """A handle on a command's `RemoteCommandImpl`: `update(updates)`, `complete(failure=None)`.
@@ -73,9 +77,11 @@ class RemoteCommandProxy(RemoteProxy[RemoteCommandImpl]):
 
     messages: ClassVar[frozenset[str]] = frozenset({"update", "complete"})
 
-    def __init__(self, impl: RemoteCommandImpl, commandId: str = "") -> None:
+    def __init__(self, impl: RemoteCommandImpl, commandId: str = "", key: CommandKey | None = None) -> None:
         super().__init__(impl)
         self.commandId = commandId
+        self.key = key
+        """At a worker: what a later process of it must know of the command, to go on with it."""
 
     async def send(self, source: JournalSource) -> None:
         """At a worker, instead of `callRemote`: stream a journal, until the master has its end safe.

@@ -238,25 +238,27 @@ class Pump:
 
     # streams
 
-    def open(self, role: Role, name: str, on_durable: Callable[[int], None] | None = None) -> Outgoing:
-        """Begin a stream of ours."""
+    def open(
+        self, role: Role, name: str, offset: int = 0, on_progress: Callable[[StreamProgress], None] | None = None
+    ) -> Outgoing:
+        """Begin a stream of ours, or go on with one of an earlier session at `offset`."""
         self.check()
-        stream = Outgoing(self.dialect, self.flush, role, name, on_durable, self._forget)
+        stream = Outgoing(self.dialect, self.flush, role, name, offset, on_progress, self._forget)
         self._outgoing[stream.number] = stream
         self.flush()
         return stream
 
-    def _forget(self, number: int) -> None:
+    def _forget(self, stream: Outgoing) -> None:
         """A stream of ours was reset: nothing is heard of it any more."""
-        self._outgoing.pop(number, None)
+        self._outgoing.pop(stream.number, None)
 
     def adopt(self, opened: StreamOpened) -> Incoming:
         """A stream of the peer's is wanted."""
-        stream = Incoming(self.dialect, self.flush, self.breach, opened.stream)
+        stream = Incoming(self.dialect, self.flush, self.breach, opened, self._drop)
         self._incoming[opened.stream] = stream
         return stream
 
-    def drop(self, stream: Incoming) -> None:
+    def _drop(self, stream: Incoming) -> None:
         """No task takes from it any more."""
         self._incoming.pop(stream.number, None)
 

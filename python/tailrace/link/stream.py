@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tailrace._core import Batch, Journal
     from tailrace.dialects.dialect import Dialect
-    from tailrace.messages import Role, StreamProgress
+    from tailrace.messages import Role, StreamOpened, StreamProgress
 
 
 @final
@@ -29,17 +29,20 @@ class Outgoing:
         flush: Callable[[], None],
         role: Role,
         name: str,
-        on_durable: Callable[[int], None] | None = None,
-        on_reset: Callable[[int], object] | None = None,
+        offset: int = 0,
+        on_progress: Callable[[StreamProgress], None] | None = None,
+        on_reset: Callable[[Outgoing], object] | None = None,
     ) -> None:
-        self.number = dialect.open(role, name)
+        self.number = dialect.open(role, name, offset)
         self.error: RemoteError | ConnectionLost | None = None
         """Why it is over, if it failed."""
+        self.on_error: Callable[[RemoteError | ConnectionLost], None] | None = None
+        """Told when it fails."""
         self.scope = trio.CancelScope()
         """Cancelled when it fails: run in it what waits for something else meanwhile."""
         self._dialect = dialect
         self._flush = flush
-        self._on_durable = on_durable
+        self._on_progress = on_progress
         self._on_reset = on_reset
         self._ended = self._done = False
         self._woken = trio.Event()
@@ -62,7 +65,7 @@ class Outgoing:
                 return room
             await self._woken.wait()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         """Write all of it, as there is room. Cancelled: some of it may have been written; reset the stream then."""
         view = memoryview(data)
         while view:
@@ -100,7 +103,7 @@ class Outgoing:
             self._dialect.reset(self.number, reason)
             self._flush()
             if self._on_reset is not None:
-                self._on_reset(self.number)
+                self._on_reset(self)
 
     def check(self) -> None:
         """Raise why it failed, if it did."""
@@ -113,8 +116,8 @@ class Outgoing:
         self._wake()
 
     def on_progress(self, progress: StreamProgress) -> None:
-        if self._on_durable is not None and progress.durable:
-            self._on_durable(progress.durable)
+        if self._on_progress is not None:
+            self._on_progress(progress)
         if progress.done:
             self._done = True
             self._wake()
@@ -124,6 +127,8 @@ class Outgoing:
             self.error = error
             self.scope.cancel()
             self._wake()
+            if self.on_error is not None:
+                self.on_error(error)
 
     def _wake(self) -> None:
         self._woken.set()
@@ -135,16 +140,24 @@ class Incoming:
     """A stream that we receive."""
 
     def __init__(
-        self, dialect: Dialect, flush: Callable[[], None], on_breach: Callable[[RemoteProtocolError], None], number: int
+        self,
+        dialect: Dialect,
+        flush: Callable[[], None],
+        on_breach: Callable[[RemoteProtocolError], None],
+        opened: StreamOpened,
+        on_over: Callable[[Incoming], None],
     ) -> None:
-        self.number = number
+        self.number = opened.stream
+        self.offset = opened.offset
+        """Where it began in this session."""
         self.error: RemoteError | ConnectionLost | None = None
         """Why it is over, if it failed."""
-        self.scope = trio.CancelScope()
-        """Cancelled when it fails: run in it what must not go on then."""
+        self.on_error: Callable[[RemoteError | ConnectionLost], None] | None = None
+        """Told when it fails."""
         self._dialect = dialect
         self._flush = flush
         self._on_breach = on_breach
+        self._on_over = on_over
         self._finished = False
         self._woken = trio.Event()
 
@@ -172,15 +185,16 @@ class Incoming:
             await self._woken.wait()
 
     def settle(self, taken: int, durable: int) -> None:
-        """It was taken up to there, and is safe up to there."""
+        """It was taken up to there, and is safe up to there. What came before this session counts as taken."""
         if self.error is None:
-            self._dialect.settle(self.number, taken, durable)
+            self._dialect.settle(self.number, max(taken, self.offset), durable)
             self._flush()
 
     def finish(self, end: int) -> None:
         """All of it, which ended there, is safe: what the sender waits for."""
         self.settle(end, end)
         self._finished = True
+        self._on_over(self)
 
     def stop(self, reason: str) -> None:
         """Ask the sender to give up, unless it is over already."""
@@ -188,6 +202,7 @@ class Incoming:
             self.error = RemoteError("Stopped", reason)
             self._dialect.stop(self.number, reason)
             self._flush()
+            self._on_over(self)
 
     # what the pump says
 
@@ -198,8 +213,9 @@ class Incoming:
     def on_failure(self, error: RemoteError | ConnectionLost) -> None:
         if self.error is None and not self._finished:
             self.error = error
-            self.scope.cancel()
             self.on_readable()
+            if self.on_error is not None:
+                self.on_error(error)
 
 
 def error_of_reason(reason: str) -> RemoteError:

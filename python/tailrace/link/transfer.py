@@ -10,15 +10,15 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from tailrace._core import Blake3, chunk_records, close_record
-from tailrace.errors import ConnectionClosed, ConnectionLost, LocalProtocolError, RemoteError, RemoteProtocolError
+from tailrace.errors import ConnectionLost, LocalProtocolError, RemoteError, RemoteProtocolError
 from tailrace.limits import MIB
 from tailrace.link.foreign import Raised, call_foreign
 
 if TYPE_CHECKING:
     from tailrace._core import Batch
+    from tailrace.link.flow import Inflow, Outflow
+    from tailrace.link.lifeline import Lifeline
     from tailrace.link.proxy import FileReaderProxy, FileWriterProxy
-    from tailrace.link.pump import Pump
-    from tailrace.link.stream import Incoming
 
 log = logging.getLogger("tailrace.link")
 
@@ -30,7 +30,7 @@ READ_BYTES = MIB
 CLOSED = "closed"
 
 
-async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command: str) -> bool:
+async def receive(line: Lifeline, stream: Inflow, writer: FileWriterProxy, command: str) -> bool:
     """Take an upload to its end. Cancelled, as when the transfer fails meanwhile: the Impl is not closed.
 
     Whether the Impl was content.
@@ -54,7 +54,7 @@ async def receive(pump: Pump, stream: Incoming, writer: FileWriterProxy, command
         return False
     except RemoteProtocolError as error:
         # Records that are none.
-        pump.breach(error)
+        line.breach(error)
     except (RemoteError, ConnectionLost):
         pass
     if stream.error is not None:
@@ -80,12 +80,8 @@ async def _hand_on(batch: Batch, writer: FileWriterProxy, digest: Blake3) -> boo
     return True
 
 
-async def send(pump: Pump, reader: FileReaderProxy, command: str) -> bool:
+async def send(stream: Outflow, reader: FileReaderProxy, command: str) -> bool:
     """Send a download to its end. Cancelled: it is reset, and the Impl is not closed. Whether the Impl was content."""
-    try:
-        stream = pump.open("download", command)
-    except (ConnectionLost, ConnectionClosed):
-        return True
     try:
         digest = Blake3()
         with stream.scope:

@@ -88,6 +88,7 @@ class Master:
         self._limits = limits
         self._tls = tls
         self._listeners: list[Listener] = []
+        self.connections: dict[str, Connection] = {}
         self._live: dict[str, AwaitedCommand] = {}
         self._idle = trio.Event()
         self._closing = False
@@ -181,8 +182,6 @@ class Master:
         if self._closing or workerName not in self.roster.accounts:
             return False
         try:
-            if not await self._make_place(conn):
-                return False
             builders = {BASE_BUILDER: "."}
             if conn.info.get("delete_leftover_dirs"):
                 # All at once: it takes the directory of a builder that is missing for a leftover.
@@ -199,17 +198,6 @@ class Master:
         seen = [seen for seen in await self.store.builders() if seen.worker == worker]
         seen.sort(key=lambda builder: builder.last_seen)
         return [builder.name for builder in seen[-_BUILDERS_MAX:]]
-
-    async def _make_place(self, new: Connection) -> bool:
-        """One connection for each name also among our endpoints; each Listener sees only its own."""
-        older = self.roster.get(new.workerName)
-        if older is None:
-            return True
-        if not older.is_same_worker(new) and await older.answers(self._limits.duplicate_timeout_s):
-            return False
-        older.replace(f"{new.workerName!r} has come again from {new.peer}")
-        await older.wait_transport_closed()
-        return True
 
     def _choose(self, worker: str | None) -> tuple[Attachment, str]:
         name = self.roster.least_busy() if worker is None else worker

@@ -59,6 +59,9 @@ class MemoryOutput:
         self.journal.release(offset)
         self._change()
 
+    def spooling(self, on: bool) -> None:
+        """Memory is all that there is: who writes waits."""
+
     def abandon(self) -> None:
         """Nobody will read this journal: forget it and wait for nothing any more."""
         self._kept_max = math.inf

@@ -184,6 +184,9 @@ class Supervised:
         if self.journal.release(offset):
             self._post({"op": "room"})
 
+    def spooling(self, on: bool) -> None:
+        """The master is away: what the ring cannot hold goes to the disk. Or it is back: the child waits for it."""
+
     async def aclose(self) -> None:
         """Kills what is left, unless the journal has ended, and drops the directory. Bounded, and not cancelled."""
         with trio.CancelScope(shield=True):

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use tailrace_core::error::UsageError;
-use tailrace_core::journal::{MemoryJournal, Source, Writer};
+use tailrace_core::journal::{Kept, MemoryJournal, Source, Writer};
 use tailrace_core::record;
 use tailrace_supervisor::ring::Reader;
 
@@ -30,10 +31,7 @@ impl Journal {
         }
     }
 
-    fn write(
-        &self,
-        write: impl FnOnce(&mut Writer<std::collections::VecDeque<u8>>) -> Result<(), UsageError>,
-    ) -> PyResult<()> {
+    fn write(&self, write: impl FnOnce(&mut Writer<Kept>) -> Result<(), UsageError>) -> PyResult<()> {
         match &self.0 {
             Place::Memory(memory) => memory.write(write).map_err(local),
             Place::Ring(_) => Err(local(UsageError("a supervisor's journal is only read here".to_owned()))),
@@ -83,6 +81,12 @@ impl Journal {
     #[pyo3(signature = (offset, /))]
     fn release(&self, offset: u64) -> bool {
         self.source().release(offset)
+    }
+
+    #[pyo3(signature = (offset, /))]
+    fn chain_at<'py>(&self, py: Python<'py>, offset: u64) -> Option<Bound<'py, PyBytes>> {
+        let chain = py.detach(|| self.source().chain_at(offset))?;
+        Some(PyBytes::new(py, chain.as_bytes()))
     }
 
     fn wants_bell(&self) -> bool {

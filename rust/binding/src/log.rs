@@ -284,6 +284,12 @@ impl Ledger {
         Self(ledger::Ledger::new())
     }
 
+    #[staticmethod]
+    #[pyo3(signature = (offset, chain, /))]
+    fn resumed(offset: u64, chain: [u8; 32]) -> Self {
+        Self(ledger::Ledger::resumed(offset, chain))
+    }
+
     #[pyo3(signature = (batch, /))]
     fn add(&mut self, py: Python<'_>, batch: &Batch) -> PyResult<()> {
         py.detach(|| self.0.add(batch.bytes())).map_err(remote)

@@ -3,9 +3,7 @@
 //! [`Source`] is what a reader needs of one, wherever its bytes lie. [`Writer`] makes the records, the chain and the
 //! counts, and puts the bytes behind a [`Tail`]: a supervisor's ring, or the memory of a [`MemoryJournal`].
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use crate::chain::Chain;
 use crate::channel::Channel;
 use crate::coalesce::Sink;
 use crate::error::{ProtocolError, UsageError};
@@ -14,6 +12,10 @@ use crate::limits::{LOG_DATA_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::line::lines_begun;
 use crate::record::{self, Gap, Piece, Run, kind};
 use crate::value::{Value, encode, map};
+
+mod memory;
+
+pub use memory::{Kept, MemoryJournal};
 
 /// Where the bytes of a journal can be read: in memory, or in a supervisor's ring.
 pub trait Source: Send + Sync {
@@ -25,9 +27,14 @@ pub trait Source: Send + Sync {
     fn ended(&self) -> bool;
     /// Hands the bytes from `offset` on to `sink`, in one or two pieces, at most `max` of them, and says how many they were.
     fn read(&self, offset: u64, max: usize, sink: &mut dyn FnMut(&[u8])) -> usize;
-    /// Forgets what stands before `offset`. True: the writer waits for room and wants to be told.
+    /// Forgets the whole records before `offset`. True: the writer waits for room and wants to be told.
     fn release(&self, offset: u64) -> bool;
+    /// A record boundary in `[begin, offset]` whose chain is known, the last one that is.
+    fn mark(&self, offset: u64) -> Option<Mark>;
 }
+
+/// A record boundary, and the chain over all records before it.
+pub type Mark = (u64, Chain);
 
 impl dyn Source + '_ {
     /// A copy of the whole records from `offset` on: at most `max` bytes, but at least one record if there is one.
@@ -45,6 +52,28 @@ impl dyn Source + '_ {
         Ok(bytes)
     }
 
+    /// The chain over all records before `offset`; none if that is no record boundary in `[begin, end]`. Hashes from the last
+    /// mark on.
+    pub fn chain_at(&self, offset: u64) -> Option<Chain> {
+        self.boundary(offset).filter(|(at, _)| *at == offset).map(|(_, chain)| chain)
+    }
+
+    /// The last record boundary in `[begin, offset]`, with its chain.
+    pub fn boundary(&self, offset: u64) -> Option<Mark> {
+        let (mut at, mut chain) = self.mark(offset).filter(|(at, _)| *at <= offset && offset <= self.end())?;
+        while let Some(record) = self.record(at).filter(|record| record.len() as u64 <= offset - at) {
+            chain.push([record.as_slice()]);
+            at += record.len() as u64;
+        }
+        Some((at, chain))
+    }
+
+    fn record(&self, offset: u64) -> Option<Vec<u8>> {
+        let prefix = self.copy(offset, record::PREFIX).first_chunk().copied()?;
+        let length = record::length(prefix).ok()?;
+        Some(self.copy(offset, length)).filter(|record| record.len() == length)
+    }
+
     fn copy(&self, offset: u64, max: usize) -> Vec<u8> {
         let there = usize::try_from(self.end().saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = Vec::with_capacity(max.min(there));
@@ -55,8 +84,9 @@ impl dyn Source + '_ {
 
 /// Where a writer's records go.
 pub trait Tail {
-    /// Appends one whole record that lies in these parts. The writer's owner has seen to it that there is room.
-    fn append(&mut self, parts: [&[u8]; 3]);
+    /// Appends one whole record that lies in these parts; `chain` is the one behind it. The writer's owner has seen to it
+    /// that there is room.
+    fn append(&mut self, parts: [&[u8]; 3], chain: &Chain);
 
     /// The largest record that may be appended, its length prefix excluded.
     fn record_bytes_max(&self) -> usize {
@@ -64,16 +94,8 @@ pub trait Tail {
     }
 }
 
-impl Tail for VecDeque<u8> {
-    fn append(&mut self, parts: [&[u8]; 3]) {
-        for part in parts {
-            self.extend(part);
-        }
-    }
-}
-
 impl Tail for Vec<u8> {
-    fn append(&mut self, parts: [&[u8]; 3]) {
+    fn append(&mut self, parts: [&[u8]; 3], _chain: &Chain) {
         for part in parts {
             self.extend_from_slice(part);
         }
@@ -153,7 +175,7 @@ impl<T: Tail> Writer<T> {
     fn append(&mut self, record: &[u8]) -> Result<(), UsageError> {
         // What other sides would refuse is not written.
         self.ledger.add(record).map_err(|error| UsageError(error.to_string()))?;
-        self.tail.append([record, &[], &[]]);
+        self.tail.append([record, &[], &[]], &Chain::from(*self.ledger.chain()));
         Ok(())
     }
 
@@ -172,80 +194,6 @@ impl<T: Tail> Sink for Writer<T> {
         let [first, second] = piece.data;
         let parts = [self.head.as_slice(), first, second];
         self.ledger.add_own_log(piece, parts);
-        self.tail.append(parts);
-    }
-}
-
-/// A journal in memory, for commands that have no child. Its owner bounds it by what it appends before a release.
-#[derive(Debug, Default)]
-pub struct MemoryJournal(Mutex<Memory>);
-
-#[derive(Debug, Default)]
-struct Memory {
-    writer: Writer<VecDeque<u8>>,
-    begin: u64,
-}
-
-impl MemoryJournal {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends by `write`.
-    pub fn write<R>(&self, write: impl FnOnce(&mut Writer<VecDeque<u8>>) -> R) -> R {
-        write(&mut self.lock().writer)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Source for MemoryJournal {
-    fn begin(&self) -> u64 {
-        self.lock().begin
-    }
-
-    fn end(&self) -> u64 {
-        self.lock().writer.ledger.offset()
-    }
-
-    fn ended(&self) -> bool {
-        self.lock().writer.ledger.is_ended()
-    }
-
-    fn read(&self, offset: u64, max: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
-        let memory = self.lock();
-        let bytes = &memory.writer.tail;
-        let Some(skip) = offset.checked_sub(memory.begin).and_then(|skip| usize::try_from(skip).ok()) else { return 0 };
-        if skip >= bytes.len() {
-            return 0;
-        }
-        let (first, second) = bytes.as_slices();
-        let in_first = first.get(skip..).unwrap_or_default();
-        let in_second = second.get(skip.saturating_sub(first.len())..).unwrap_or_default();
-        let mut count = 0;
-        for part in [in_first, in_second] {
-            let part = part.get(..part.len().min(max - count)).unwrap_or_default();
-            if !part.is_empty() {
-                sink(part);
-                count += part.len();
-            }
-        }
-        count
-    }
-
-    fn release(&self, offset: u64) -> bool {
-        let mut memory = self.lock();
-        let offset = offset.min(memory.writer.ledger.offset());
-        let count = offset.saturating_sub(memory.begin);
-        memory.writer.tail.drain(..count as usize);
-        memory.begin += count;
-        if memory.writer.tail.is_empty() {
-            // What was needed once is not held on to.
-            memory.writer.tail = VecDeque::new();
-        }
-        false
+        self.tail.append(parts, &Chain::from(*self.ledger.chain()));
     }
 }

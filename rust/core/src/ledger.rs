@@ -81,6 +81,8 @@ fn number(value: &Value) -> Option<u64> {
 /// The counts over a journal's records so far.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
+    /// What came before is not counted here: only the chain vouches for it.
+    resumed: bool,
     chain: Chain,
     offset: u64,
     records: u64,
@@ -124,6 +126,11 @@ impl Ledger {
     /// One that has seen nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that goes on where another stopped, of which only offset and chain are known.
+    pub fn resumed(offset: u64, chain: [u8; 32]) -> Self {
+        Self { resumed: true, chain: Chain::from(chain), offset, ..Self::default() }
     }
 
     /// Adds whole records. Checks what only all records together show: that lines go on where they stopped, that
@@ -180,8 +187,12 @@ impl Ledger {
         Receipt { chain: *chain.as_bytes(), records, channels }
     }
 
-    /// Whether the other side's receipt says the same. What it masked is believed.
+    /// Whether the other side's receipt says the same. What it masked is believed. One that was resumed compares the chain,
+    /// which is over everything that is counted in a receipt.
     pub fn agrees(&self, receipt: &Receipt) -> bool {
+        if self.resumed {
+            return self.receipt().chain == receipt.chain;
+        }
         let mut theirs = receipt.clone();
         theirs.channels.values_mut().for_each(|count| count.masked = 0);
         self.receipt() == theirs
@@ -225,7 +236,12 @@ impl Ledger {
         if self.channels.logs() >= LOGS_MAX && self.channels.get(channel).is_none() {
             return Err(error("too many named logs"));
         }
-        Ok(self.channels.entry(channel))
+        let is_unknown = self.resumed && self.channels.get(channel).is_none();
+        let line = self.channels.entry(channel);
+        if is_unknown {
+            line.next = Next::Either;
+        }
+        Ok(line)
     }
 
     fn advance<const N: usize>(&mut self, parts: [&[u8]; N]) {

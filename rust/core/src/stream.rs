@@ -46,7 +46,7 @@ pub struct SendStream {
     pub window: SendWindow,
     /// Up to which offset the peer has taken it.
     pub next: u64,
-    /// Up to which offset the peer has it safe.
+    /// Up to which offset the peer has it safe, as far as it has said so in this session.
     pub durable: u64,
     /// How far it has come.
     pub state: SendState,
@@ -67,7 +67,7 @@ impl SendStream {
             call: None,
             window: SendWindow::new(offset, window),
             next: offset,
-            durable: offset,
+            durable: 0,
             state: SendState::Waiting,
             in_ring: false,
             end_asked: false,

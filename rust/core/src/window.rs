@@ -96,7 +96,8 @@ pub struct ReceiveWindow {
 impl ReceiveWindow {
     /// A window that begins at `start` with the limit that our hello promised.
     pub fn new(start: u64, floor: u64) -> Self {
-        let now = Told { next: start, durable: start, limit: cap(start, floor) };
+        // What came before `start` was taken, but what of it is safe our side has to state anew.
+        let now = Told { next: start, durable: 0, limit: cap(start, floor) };
         Self { start, arrived: start, now, told: now, lent: 0, finished: false }
     }
 

@@ -2,8 +2,6 @@
 
 mod model;
 
-use std::collections::VecDeque;
-
 use model::{CHANNELS, Push, line_times};
 use proptest::prelude::*;
 use tailrace_core::channel::Channel;
@@ -104,7 +102,7 @@ proptest! {
 
     #[test]
     fn the_ledger_accepts_what_the_writer_makes_and_agrees(pushes in pushes()) {
-        let mut writer = Writer::new(VecDeque::new());
+        let mut writer = Writer::new(Vec::new());
         let mut coalescer = Coalescer::new();
         for push in &pushes {
             coalescer.push(CHANNELS[push.channel], &push.data, WALL_US, push.at_us, &mut writer);
@@ -112,7 +110,7 @@ proptest! {
         coalescer.flush(u64::MAX / 2, &mut writer);
         let counted = writer.ledger().receipt();
         writer.finish(None).unwrap();
-        let journal: Vec<u8> = writer.tail().iter().copied().collect();
+        let journal = writer.tail().clone();
         let mut ledger = Ledger::new();
         ledger.add(&journal).unwrap();
         prop_assert_eq!(ledger.chain(), writer.ledger().chain());

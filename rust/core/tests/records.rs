@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use tailrace_core::batch::{Batch, LogRecord};
+use tailrace_core::chain::Chain;
 use tailrace_core::channel::Channel;
 use tailrace_core::journal::{MemoryJournal, Source, Writer};
 use tailrace_core::ledger::{LOGS_MAX, Ledger};
@@ -231,5 +232,50 @@ proptest! {
         let expected = bytes.len() - std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
         prop_assert_eq!(utf8_tail(bytes), expected);
         prop_assert!(utf8_tail(&[bytes, &junk].concat()) <= 3);
+    }
+}
+
+/// Hashes everything from 0.
+fn slow_chain(journal: &[u8], offset: usize) -> Option<Chain> {
+    let (mut at, mut chain) = (0, Chain::default());
+    for record in Records::new(journal).map(|record| record.unwrap().1) {
+        if at >= offset {
+            break;
+        }
+        chain.push([record]);
+        at += record.len();
+    }
+    (at == offset).then_some(chain)
+}
+
+proptest! {
+    #[test]
+    fn a_memory_journal_knows_the_chain_at_every_boundary_that_it_holds(
+        steps in proptest::collection::vec((1usize..3000, any::<bool>(), 0u64..20_000), 1..60), probe in any::<u64>(),
+    ) {
+        let memory = MemoryJournal::new();
+        let (source, mut all) = (&memory as &dyn Source, Writer::new(Vec::new()));
+        for (length, releases, forward) in steps {
+            let data = vec![b'x'; length];
+            memory.write(|writer| writer.log(Channel::Stdout, &data, 1, 1)).unwrap();
+            all.log(Channel::Stdout, &data, 1, 1).unwrap();
+            let before = memory.begin();
+            if releases {
+                memory.release(before + forward);
+            }
+            let (begin, end) = (memory.begin(), memory.end());
+            prop_assert!(begin <= before + forward && slow_chain(all.tail(), begin as usize).is_some());
+            let probed = begin + probe % (end - begin + 1);
+            for offset in [begin, probed, end] {
+                prop_assert_eq!(source.chain_at(offset), slow_chain(all.tail(), offset as usize));
+            }
+            prop_assert_eq!(source.chain_at(end + 1), None);
+            prop_assert!(begin == 0 || source.chain_at(begin - 1).is_none());
+            let (boundary, chain) = source.boundary(probed).unwrap();
+            prop_assert!(boundary <= probed && Some(chain) == slow_chain(all.tail(), boundary as usize));
+        }
+        memory.release(u64::MAX);
+        prop_assert_eq!(memory.begin(), memory.end());
+        prop_assert_eq!(source.chain_at(memory.end()), slow_chain(all.tail(), memory.end() as usize));
     }
 }

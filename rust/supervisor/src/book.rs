@@ -1,5 +1,6 @@
 //! The command's journal as the supervisor writes it: bytes are coalesced, become records, are chained, and lie in the ring.
 
+use tailrace_core::chain::Chain;
 use tailrace_core::channel::Channel;
 use tailrace_core::coalesce::Coalescer;
 use tailrace_core::error::UsageError;
@@ -100,7 +101,7 @@ impl Book {
 }
 
 impl Tail for ring::Writer {
-    fn append(&mut self, parts: [&[u8]; 3]) {
+    fn append(&mut self, parts: [&[u8]; 3], chain: &Chain) {
         let length = parts.iter().map(|part| part.len()).sum();
         let mut room = self.reserve(length).expect("has_room was asked before anything was added");
         for part in parts {
@@ -108,7 +109,7 @@ impl Tail for ring::Writer {
             place.copy_from_slice(part);
             room = rest;
         }
-        self.commit(length);
+        self.commit(length, chain);
     }
 
     fn record_bytes_max(&self) -> usize {

@@ -1,6 +1,6 @@
 //! The journal's ring: a file, mapped by the supervisor that writes it and by the daemon that reads it.
 //!
-//! Theory of operation. The file is a header of 64 KiB (one page on every kernel) and `capacity` bytes of data. An absolute
+//! Theory of operation. The file is a header of 512 KiB and `capacity` bytes of data. An absolute
 //! journal offset lives at `offset % capacity`. The data is mapped twice, back to back, so that any range of up to
 //! `capacity` bytes is one slice, whatever it wraps around. `end` is only moved behind whole records, after their bytes
 //! are in place; `begin` is only moved by the reader. Bytes in `[begin, end)` are never written again, bytes outside
@@ -12,77 +12,28 @@
 
 use std::io;
 use std::path::Path;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
-use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
-use tailrace_core::journal::Source;
+use rustix::fd::AsFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::mm::ProtFlags;
+use tailrace_core::chain::Chain;
+use tailrace_core::journal::{Mark, Source};
 
-/// Name and version of the layout, the first eight bytes of the file.
-const MAGIC: u64 = u64::from_le_bytes(*b"TRring\0\x01");
+use mapping::Mapping;
+pub use mapping::{CAPACITY_UNIT, create_file};
+use marks::Marked;
 
-/// Where the data begins. A multiple of the page size of every Linux, which mmap's file offsets must be.
-const HEADER_BYTES: usize = 64 * 1024;
-
-/// Ring sizes are multiples of this.
-pub const CAPACITY_UNIT: usize = 64 * 1024;
-
-/// What a ring file may claim to be, so that a torn header cannot make us map the address space away.
-const CAPACITY_MAX: u64 = 1 << 30;
-
-/// Three cache lines: what never changes, what the writer moves, what the reader moves.
-#[repr(C)]
-struct Header {
-    magic: AtomicU64,
-    capacity: AtomicU64,
-    _still: [u64; 6],
-    end: AtomicU64,
-    ended: AtomicU32,
-    writer_waits: AtomicU32,
-    _written: [u64; 6],
-    begin: AtomicU64,
-    reader_waits: AtomicU32,
-}
-
-/// Makes the file of an empty ring, all of its room reserved on the disk, so that no later write can fail.
-pub fn create_file(directory: BorrowedFd<'_>, name: &str, capacity: usize) -> io::Result<OwnedFd> {
-    if capacity == 0 || !capacity.is_multiple_of(CAPACITY_UNIT) || capacity as u64 > CAPACITY_MAX {
-        return Err(io::Error::other(format!("a ring of {capacity} bytes: not a multiple of {CAPACITY_UNIT}")));
-    }
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-    reserve_on_disk(&file, HEADER_BYTES + capacity)?;
-    let mut header = [0; 16];
-    header[..8].copy_from_slice(&MAGIC.to_ne_bytes());
-    header[8..].copy_from_slice(&(capacity as u64).to_ne_bytes());
-    rustix::io::pwrite(&file, &header, 0)?;
-    Ok(file)
-}
-
-fn reserve_on_disk(file: &OwnedFd, length: usize) -> io::Result<()> {
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length as u64) {
-        Err(Errno::OPNOTSUPP) => write_zeros(file, length),
-        done => Ok(done?),
-    }
-}
-
-/// For file systems that cannot reserve.
-fn write_zeros(file: &OwnedFd, length: usize) -> io::Result<()> {
-    let mut at = 0;
-    while at < length {
-        at += rustix::io::pwrite(file, &[0; CAPACITY_UNIT][..CAPACITY_UNIT.min(length - at)], at as u64)?;
-    }
-    Ok(())
-}
+mod mapping;
+mod marks;
 
 /// The supervisor's side.
 pub struct Writer {
     map: Mapping,
     begin: u64,
     end: u64,
+    marked: u64,
     bell: bool,
 }
 
@@ -90,7 +41,7 @@ impl Writer {
     /// Maps a ring that nobody has written to yet.
     pub fn map(file: impl AsFd) -> io::Result<Self> {
         let map = Mapping::new(file.as_fd(), ProtFlags::READ | ProtFlags::WRITE)?;
-        Ok(Self { map, begin: 0, end: 0, bell: false })
+        Ok(Self { map, begin: 0, end: 0, marked: 0, bell: false })
     }
 
     /// How many bytes the ring holds.
@@ -127,11 +78,16 @@ impl Writer {
         Some(unsafe { std::slice::from_raw_parts_mut(self.map.data().add(start), length) })
     }
 
-    /// Shows the reader the first `length` bytes of what was reserved: whole records.
-    pub fn commit(&mut self, length: usize) {
+    /// Shows the reader the first `length` bytes of what was reserved: whole records, with the chain behind them.
+    pub fn commit(&mut self, length: usize, chain: &Chain) {
         debug_assert!(length <= self.map.capacity - (self.end - self.begin) as usize);
         self.end += length as u64;
         let header = self.map.header();
+        let lasting = self.end - self.marked >= marks::spacing(self.map.capacity);
+        header.marks.push((self.end, *chain), lasting);
+        if lasting {
+            self.marked = self.end;
+        }
         header.end.store(self.end, Ordering::SeqCst);
         self.bell |= header.reader_waits.swap(0, Ordering::SeqCst) != 0;
     }
@@ -161,6 +117,8 @@ impl Writer {
 pub struct Reader {
     map: Mapping,
     begin: AtomicU64,
+    /// `begin` with its chain, unless the header is torn; held while `begin` is moved.
+    base: Mutex<Option<Mark>>,
     seen: AtomicU64,
 }
 
@@ -170,7 +128,8 @@ impl Reader {
         let file = rustix::fs::open(path.as_ref(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let map = Mapping::new(file.as_fd(), ProtFlags::READ)?;
         let begin = map.header().begin.load(Ordering::Acquire);
-        Ok(Self { map, begin: AtomicU64::new(begin), seen: AtomicU64::new(0) })
+        let base = map.header().begins.iter().map(Marked::get).find(|(at, _)| *at == begin);
+        Ok(Self { map, begin: AtomicU64::new(begin), base: Mutex::new(base), seen: AtomicU64::new(0) })
     }
 
     /// Asks the writer to ring when the ring grows. False: it has grown since `end` was read last, look again.
@@ -178,6 +137,25 @@ impl Reader {
         let header = self.map.header();
         header.reader_waits.store(1, Ordering::SeqCst);
         header.end.load(Ordering::SeqCst) == self.seen.load(Ordering::Relaxed) && !self.ended()
+    }
+
+    /// Never down, whichever of two threads comes last. Without a boundary, as when the header is torn: to `offset`.
+    fn move_begin(&self, boundary: Option<Mark>, offset: u64) {
+        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = boundary.map_or(offset, |(at, _)| at);
+        if begin <= self.begin.load(Ordering::Acquire) {
+            return;
+        }
+        let header = self.map.header();
+        if let Some(boundary) = boundary {
+            let [first, second] = &header.begins;
+            // The one that stands stays until `begin` is moved: who dies in between leaves a journal that can be taken up.
+            let stands = base.is_some_and(|(at, _)| first.offset() == at);
+            if stands { second } else { first }.set(boundary);
+        }
+        *base = boundary;
+        self.begin.store(begin, Ordering::Release);
+        header.begin.fetch_max(begin, Ordering::SeqCst);
     }
 
     /// What may be read: the writer's end, as far as it can be true.
@@ -219,85 +197,24 @@ impl Source for Reader {
     fn release(&self, offset: u64) -> bool {
         let (begin, end) = self.range();
         let offset = offset.clamp(begin, end);
-        self.begin.fetch_max(offset, Ordering::AcqRel);
-        let header = self.map.header();
-        // Never down, whichever of two threads comes last.
-        header.begin.fetch_max(offset, Ordering::SeqCst);
-        header.writer_waits.swap(0, Ordering::SeqCst) != 0
-    }
-}
-
-/// The header, and twice the data behind it.
-struct Mapping {
-    base: NonNull<u8>,
-    capacity: usize,
-}
-
-// SAFETY: the mapping belongs to this value alone and lives as long as it; all that both sides change are atomics.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; the data is written by `&mut Writer` only.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn new(file: BorrowedFd<'_>, data: ProtFlags) -> io::Result<Self> {
-        let capacity = capacity_of(file)?;
-        let length = HEADER_BYTES + 2 * capacity;
-        // SAFETY: a fresh reservation of address space, placed by the kernel.
-        let base =
-            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::empty(), MapFlags::PRIVATE)? };
-        let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::other("a mapping at address 0"))?;
-        let map = Self { base, capacity };
-        map.place(0, HEADER_BYTES, ProtFlags::READ | ProtFlags::WRITE, file, 0)?;
-        map.place(HEADER_BYTES, capacity, data, file, HEADER_BYTES)?;
-        map.place(HEADER_BYTES + capacity, capacity, data, file, HEADER_BYTES)?;
-        // SAFETY: the whole reservation, which is mapped. No readahead: it would clear pages that a small journal never needs.
-        unsafe { rustix::mm::madvise(base.as_ptr().cast(), length, Advice::Random)? };
-        Ok(map)
+        let boundary = (self as &dyn Source).boundary(offset);
+        self.move_begin(boundary, offset);
+        self.map.header().writer_waits.swap(0, Ordering::SeqCst) != 0
     }
 
-    fn place(&self, at: usize, length: usize, prot: ProtFlags, file: BorrowedFd<'_>, offset: usize) -> io::Result<()> {
-        let flags = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: [at, at + length) lies in the reservation that `new` made, which nothing else uses yet.
-        unsafe { rustix::mm::mmap(self.base.as_ptr().add(at).cast(), length, prot, flags, file, offset as u64)? };
-        Ok(())
+    fn mark(&self, offset: u64) -> Option<Mark> {
+        let (begin, end) = self.range();
+        let last = self.map.header().marks.last(begin, offset.min(end));
+        let base = || *self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        last.or_else(|| base().filter(|(at, _)| (begin..=offset).contains(at)))
     }
-
-    fn header(&self) -> &Header {
-        // SAFETY: the first bytes of the mapping, aligned to a page; `Header` is atomics and padding only.
-        unsafe { self.base.cast::<Header>().as_ref() }
-    }
-
-    fn data(&self) -> *mut u8 {
-        // SAFETY: within the reservation.
-        unsafe { self.base.as_ptr().add(HEADER_BYTES) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: unmaps what `new` reserved; no reference into it outlives `self`.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), HEADER_BYTES + 2 * self.capacity) };
-    }
-}
-
-/// The capacity that a file's header claims, if the file is as long as it must be then: what is mapped can be touched.
-fn capacity_of(file: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut header = [0; 16];
-    let read = rustix::io::pread(file, &mut header, 0)?;
-    let word = |at: usize| u64::from_ne_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-    let capacity = word(8);
-    let sound = read == 16
-        && word(0) == MAGIC
-        && (1..=CAPACITY_MAX).contains(&capacity)
-        && capacity.is_multiple_of(CAPACITY_UNIT as u64)
-        && rustix::fs::fstat(file)?.st_size as u64 == HEADER_BYTES as u64 + capacity;
-    if sound { Ok(capacity as usize) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "not a journal ring")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rustix::fd::OwnedFd;
     use std::path::PathBuf;
 
     /// A ring in a directory of its own, gone with it.
@@ -332,11 +249,23 @@ mod tests {
         }
     }
 
-    fn put(writer: &mut Writer, bytes: &[u8]) -> bool {
+    /// A record of `length` bytes, with something in it.
+    fn record(length: usize, seed: usize) -> Vec<u8> {
+        let mut record = ((length - 4) as u32).to_be_bytes().to_vec();
+        record.extend((4..length).map(|at| (at * 7 + seed) as u8));
+        record
+    }
+
+    fn put(writer: &mut Writer, bytes: &[u8], chain: &mut Chain) -> bool {
         let Some(room) = writer.reserve(bytes.len()) else { return false };
         room.copy_from_slice(bytes);
-        writer.commit(bytes.len());
+        chain.push([bytes]);
+        writer.commit(bytes.len(), chain);
         true
+    }
+
+    fn put_one(writer: &mut Writer) {
+        put(writer, &record(5, 0), &mut Chain::default());
     }
 
     fn get(reader: &Reader, offset: u64, max: usize) -> Vec<u8> {
@@ -350,13 +279,14 @@ mod tests {
     fn a_record_that_wraps_around_is_one_slice() {
         let ring = Fixture::new(CAPACITY_UNIT);
         let (mut writer, reader) = (ring.writer(), ring.reader());
-        assert!(put(&mut writer, &vec![1; CAPACITY_UNIT - 3]));
+        let mut chain = Chain::default();
+        assert!(put(&mut writer, &record(CAPACITY_UNIT - 3, 1), &mut chain));
         reader.release(CAPACITY_UNIT as u64 - 3);
-        assert!(put(&mut writer, b"wraps"));
+        assert!(put(&mut writer, &record(9, 2), &mut chain));
         let mut pieces = 0;
         reader.read(CAPACITY_UNIT as u64 - 3, 100, &mut |piece| {
             pieces += 1;
-            assert_eq!(piece, b"wraps");
+            assert_eq!(piece, record(9, 2));
         });
         assert_eq!(pieces, 1);
     }
@@ -365,38 +295,41 @@ mod tests {
     fn bells_ring_only_when_they_were_asked_for() {
         let ring = Fixture::new(CAPACITY_UNIT);
         let (mut writer, reader) = (ring.writer(), ring.reader());
-        writer.reserve(1).unwrap();
-        writer.commit(1);
+        put_one(&mut writer);
         assert!(!writer.take_bell());
         assert!(!reader.wants_bell(), "it has grown since");
-        assert_eq!(reader.end(), 1);
+        assert_eq!(reader.end(), 5);
         assert!(reader.wants_bell());
-        writer.reserve(1).unwrap();
-        writer.commit(1);
+        put_one(&mut writer);
         assert!(writer.take_bell());
-        writer.commit(0);
+        writer.commit(0, &Chain::default());
         assert!(!writer.take_bell(), "a bell rings once");
-        assert!(!reader.release(1));
+        assert!(!reader.release(5));
         assert!(!writer.wants_room(), "room was made since");
         assert!(writer.wants_room());
-        assert!(reader.release(2));
+        assert!(reader.release(10));
     }
 
     #[test]
     fn a_reader_goes_on_where_the_last_one_left_off() {
         let ring = Fixture::new(CAPACITY_UNIT);
         let mut writer = ring.writer();
-        put(&mut writer, b"abcdef");
-        ring.reader().release(2);
-        assert_eq!(ring.reader().begin(), 2);
-        assert_eq!(get(&ring.reader(), 2, 100), b"cdef");
+        let mut chain = Chain::default();
+        put(&mut writer, &record(7, 0), &mut chain);
+        put(&mut writer, &record(9, 1), &mut chain);
+        for (released, begin) in [(3, 0), (7, 7), (15, 7), (16, 16)] {
+            ring.reader().release(released);
+            let reader = ring.reader();
+            assert_eq!((reader.begin(), get(&reader, 7, 100).len()), (begin, if begin <= 7 { 9 } else { 0 }));
+            assert!((&reader as &dyn Source).chain_at(begin).is_some());
+        }
     }
 
     #[test]
     fn a_file_system_that_cannot_reserve_gets_zeros() {
         let ring = Fixture::new(CAPACITY_UNIT);
         rustix::fs::ftruncate(&ring.file, 0).unwrap();
-        write_zeros(&ring.file, 100_000).unwrap();
+        mapping::write_zeros(&ring.file, 100_000).unwrap();
         assert_eq!(std::fs::read(ring.directory.join("journal.ring")).unwrap(), vec![0; 100_000]);
     }
 
@@ -436,7 +369,7 @@ mod tests {
     fn a_hostile_reader_cannot_make_the_writer_overwrite() {
         let ring = Fixture::new(CAPACITY_UNIT);
         let mut writer = ring.writer();
-        put(&mut writer, &[0; 100]);
+        put(&mut writer, &record(100, 0), &mut Chain::default());
         let header = |writer: &Writer, begin| writer.map.header().begin.store(begin, Ordering::SeqCst);
         header(&writer, 50);
         assert_eq!(writer.free(), CAPACITY_UNIT - 50);
@@ -451,45 +384,108 @@ mod tests {
         Write(usize),
         Read(usize, usize),
         Release(usize),
+        Remap,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            (0..CAPACITY_UNIT / 2).prop_map(Step::Write),
-            (0..CAPACITY_UNIT, 0..CAPACITY_UNIT).prop_map(|(back, max)| Step::Read(back, max)),
-            (0..CAPACITY_UNIT).prop_map(Step::Release),
+            4 => prop_oneof![5..200_usize, 5..CAPACITY_UNIT / 2].prop_map(Step::Write),
+            1 => (0..CAPACITY_UNIT, 0..CAPACITY_UNIT).prop_map(|(back, max)| Step::Read(back, max)),
+            1 => prop_oneof![0..400_usize, 0..CAPACITY_UNIT].prop_map(Step::Release),
+            1 => Just(Step::Remap),
         ];
-        prop::collection::vec(step, 1..60)
+        prop::collection::vec(step, 1..100)
+    }
+
+    /// All bytes there ever were, and which of them are before the begin.
+    #[derive(Default)]
+    struct Model {
+        bytes: Vec<u8>,
+        boundaries: std::collections::BTreeSet<usize>,
+        begin: usize,
+    }
+
+    impl Model {
+        /// Hashes everything from 0.
+        fn chain_at(&self, offset: usize) -> Option<Chain> {
+            let (mut at, mut chain) = (0, Chain::default());
+            while at < offset {
+                let length = 4 + u32::from_be_bytes(self.bytes.get(at..at + 4)?.try_into().unwrap()) as usize;
+                chain.push([self.bytes.get(at..at + length)?]);
+                at += length;
+            }
+            (self.begin <= offset && at == offset).then_some(chain)
+        }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn it_is_a_vec_of_which_the_front_was_forgotten(steps in steps()) {
+        fn it_is_a_vec_of_which_the_front_was_forgotten(steps in steps(), probe in 0..CAPACITY_UNIT) {
             let ring = Fixture::new(CAPACITY_UNIT);
-            let (mut writer, reader) = (ring.writer(), ring.reader());
-            let (mut model, mut begin) = (Vec::<u8>::new(), 0);
+            let (mut writer, mut reader) = (ring.writer(), ring.reader());
+            let (mut model, mut chain) = (Model::default(), Chain::default());
             for (count, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Write(length) => {
-                        let bytes: Vec<u8> = (0..length).map(|at| (at * 7 + count) as u8).collect();
-                        let fits = model.len() - begin + length <= CAPACITY_UNIT;
-                        prop_assert_eq!(put(&mut writer, &bytes), fits);
-                        if fits { model.extend(bytes) }
+                        let bytes = record(length, count);
+                        let fits = model.bytes.len() - model.begin + length <= CAPACITY_UNIT;
+                        prop_assert_eq!(put(&mut writer, &bytes, &mut chain), fits);
+                        if fits {
+                            model.boundaries.insert(model.bytes.len());
+                            model.bytes.extend(bytes);
+                        }
                     }
                     Step::Read(back, max) => {
-                        let at = model.len().saturating_sub(back);
-                        let want = if at < begin { &[][..] } else { &model[at..model.len().min(at + max)] };
+                        let at = model.bytes.len().saturating_sub(back);
+                        let want = if at < model.begin { &[][..] } else { &model.bytes[at..model.bytes.len().min(at + max)] };
                         prop_assert_eq!(&get(&reader, at as u64, max)[..], want);
                     }
                     Step::Release(forward) => {
-                        reader.release((begin + forward) as u64);
-                        begin = model.len().min(begin + forward);
+                        reader.release((model.begin + forward) as u64);
+                        let to = model.bytes.len().min(model.begin + forward);
+                        let last = model.boundaries.range(..=to).next_back().copied().unwrap_or_default();
+                        model.begin = if to == model.bytes.len() { to } else { last };
                     }
+                    Step::Remap => reader = ring.reader(),
                 }
-                prop_assert_eq!((reader.begin(), reader.end()), (begin as u64, model.len() as u64));
-                prop_assert_eq!(writer.free(), CAPACITY_UNIT - (model.len() - begin));
+                let end = model.bytes.len();
+                prop_assert_eq!((reader.begin(), reader.end()), (model.begin as u64, end as u64));
+                prop_assert_eq!(writer.free(), CAPACITY_UNIT - (end - model.begin));
+                let probed = model.begin + probe % (end - model.begin + 1);
+                let boundary = model.boundaries.range(..=probed).next_back().copied().unwrap_or_default();
+                for offset in [0, probed, boundary, model.begin, end, end + 1] {
+                    prop_assert_eq!((&reader as &dyn Source).chain_at(offset as u64), model.chain_at(offset), "{}", offset);
+                }
             }
         }
+    }
+
+    #[test]
+    fn marks_are_found_however_many_records_there_were() {
+        let ring = Fixture::new(CAPACITY_UNIT);
+        let (mut writer, reader) = (ring.writer(), ring.reader());
+        let mut chain = Chain::default();
+        for count in 0..20_000 {
+            if !put(&mut writer, &record(5 + count % 90, count), &mut chain) {
+                reader.release(reader.begin() + 20_000);
+                assert!(put(&mut writer, &record(5 + count % 90, count), &mut chain));
+            }
+            assert_eq!((&reader as &dyn Source).chain_at(writer.end()), Some(chain));
+            let (at, _) = reader.mark(reader.end()).unwrap();
+            assert!(reader.end() - at < 64, "{at} of {}", reader.end());
+        }
+    }
+
+    #[test]
+    fn a_torn_header_does_not_keep_a_journal_from_being_released() {
+        let ring = Fixture::new(CAPACITY_UNIT);
+        let mut writer = ring.writer();
+        put(&mut writer, &record(20, 0), &mut Chain::default());
+        writer.map.header().begin.store(7, Ordering::SeqCst);
+        let reader = ring.reader();
+        assert_eq!((&reader as &dyn Source).chain_at(7), None);
+        reader.release(20);
+        assert_eq!(reader.begin(), 20);
     }
 }

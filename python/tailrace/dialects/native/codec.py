@@ -55,8 +55,9 @@ def encode_request(request: Request) -> tuple[str, dict[str, Value]]:  # noqa: C
             return "interruptCommand", {"builder": builder, "command": command, "why": why}
         case Shutdown():
             return "shutdown", {}
-        case ResumeCommand(command, next_, chain):
-            return "resumeCommand", {"command": command, "next": next_, "chain": chain}
+        case ResumeCommand(command, next_, chain, upload):
+            resumed: dict[str, Value] = {"command": command, "next": next_, "chain": chain}
+            return "resumeCommand", resumed if upload is None else {**resumed, "upload": upload}
         case ForgetCommand(command):
             return "forgetCommand", {"command": command}
         case Held(commands):
@@ -140,7 +141,7 @@ _AT_WORKER: dict[str, Callable[[Mapping[str, Value]], Request]] = {
     ),
     "shutdown": lambda args: Shutdown(),
     "resumeCommand": lambda args: ResumeCommand(
-        _get(args, "command", str), _get(args, "next", int), _get(args, "chain", bytes)
+        _get(args, "command", str), _get(args, "next", int), _get(args, "chain", bytes), _get_offset(args, "upload")
     ),
     "forgetCommand": lambda args: ForgetCommand(_get(args, "command", str)),
 }
@@ -155,6 +156,11 @@ def _get(args: Mapping[str, Value], key: str, kind: type[T]) -> T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise RemoteProtocolError(f"{key!r} must be {kind.__name__}, not {value!r:.80}")
     return value
+
+
+def _get_offset(args: Mapping[str, Value], key: str) -> int | None:
+    """An offset that may be missing."""
+    return _get(args, key, int) if key in args else None
 
 
 def _as_map(value: Value, key: str) -> Mapping[str, Value]:

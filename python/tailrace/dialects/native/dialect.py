@@ -40,6 +40,7 @@ class NativeDialect:
     traits: ClassVar[Traits] = Traits(
         wire="tailrace",
         offsets=True,
+        resumes=True,
         signals=True,
         worker_makes_builders=True,
         takes_compressed=False,
@@ -112,8 +113,8 @@ class NativeDialect:
     def call(self, request: Request) -> int:
         return self._session.call(*encode_request(request))
 
-    def open(self, role: Role, name: str) -> int:
-        return self._session.open(role, name)
+    def open(self, role: Role, name: str, offset: int = 0) -> int:
+        return self._session.open(role, name, offset)
 
     def next_event(self) -> Event | None:
         if self._error is not None:

@@ -106,7 +106,8 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
 
     # streams
 
-    def open(self, role: Role, name: str) -> int:
+    def open(self, role: Role, name: str, offset: int = 0) -> int:
+        del offset  # nothing is resumed on this wire
         return self._streams.open(role, name)
 
     def room(self, stream: int) -> int:

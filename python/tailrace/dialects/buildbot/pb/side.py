@@ -140,7 +140,8 @@ class Side:
     def eof_to_send(self) -> bool:
         return self._closing
 
-    def open(self, role: Role, name: str) -> int:
+    def open(self, role: Role, name: str, offset: int = 0) -> int:
+        del offset  # nothing is resumed on this wire
         return self._streams.open(role, name)
 
     def fail(self, call: int, type: str, text: str) -> None:  # noqa: A002 - as in the session
