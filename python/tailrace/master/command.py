@@ -40,6 +40,7 @@ class Outcome:
     receipt: Receipt | None = None
     damaged: bool = False
     parting: str | None = None  # why the connection will be lost, if it is by our doing
+    interrupted: bool = False  # the worker was asked to stop it
 
     def note(self, updates: Updates) -> None:
         """Keep what `updates` says; its log is not looked at."""
@@ -59,7 +60,7 @@ class Outcome:
             state="lost" if lost else "complete",
             rc=_integer(values.get("rc")),
             signal=_text(values.get("signal")),
-            reason=_text(values.get("failure_reason")),
+            reason=_text(values.get("failure_reason")) or self._unsaid_reason(),
             elapsed=_seconds(values.get("elapsed")),
             failure=None if failure is None else describe(failure),
             damaged=self.damaged,
@@ -69,6 +70,11 @@ class Outcome:
             got_revision=_text(values.get("got_revision")),
             repo_downloaded=_texts(values.get("repo_downloaded")),
         )
+
+    def _unsaid_reason(self) -> str | None:
+        """Buildbot's worker gives no reason for what it has stopped; but neither does it say how long that took."""
+        stopped = self.interrupted and self.values.get("rc") and "elapsed" not in self.values
+        return "interrupted" if stopped else None
 
 
 class AwaitedCommand(RemoteCommandImpl):
@@ -113,6 +119,7 @@ class AwaitedCommand(RemoteCommandImpl):
             await trio.lowlevel.checkpoint()
             return
         connection, builder = self._where
+        self.outcome.interrupted = True
         with contextlib.suppress(ConnectionLost, ConnectionClosed):  # the command ends by it
             await connection.remoteInterruptCommand(builder, self.id, why)
 
