@@ -3,18 +3,21 @@
 - `info`: what is known of a run
 - `directory`: the files beside the segments: version, lock, what each run is
 - `catalog`: runs, workers and builders in SQLite
+- `commit`: what makes logs safe, many at once
 - `writer`: one run's log, while it grows
 - `follow`: readers, which wait for a log to grow
 - `store`: all of it
 """
 
 from tailrace.logs.catalog import BuilderSeen, WorkerSeen
-from tailrace.logs.info import RunEnd, RunInfo, new_id
+from tailrace.logs.commit import Durability
+from tailrace.logs.info import RunEnd, RunInfo, new_id, receipt_table
 from tailrace.logs.store import LogStore, StoreStatistics, open_store
 from tailrace.logs.writer import RunWriter
 
 __all__ = [
     "BuilderSeen",
+    "Durability",
     "LogStore",
     "RunEnd",
     "RunInfo",
@@ -23,4 +26,5 @@ __all__ = [
     "WorkerSeen",
     "new_id",
     "open_store",
+    "receipt_table",
 ]

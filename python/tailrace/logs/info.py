@@ -8,11 +8,15 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping  # noqa: TC003 - attrs and TypedDict look at it
-from typing import Final, Literal, TypeAlias, TypedDict, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, final
 
 import attrs
 
 from tailrace.errors import StoreError
+
+if TYPE_CHECKING:
+    from tailrace._core import Receipt
+    from tailrace.logs.commit import Durability
 
 RunState: TypeAlias = Literal["running", "complete", "lost"]
 """`lost`: the worker or the master went first, and nobody knows how the command ended."""
@@ -78,6 +82,16 @@ def with_totals(info: RunInfo, totals: Mapping[str, tuple[int, int]]) -> RunInfo
     """The run with what its log counts, (bytes, lines) of each channel."""
     (out_bytes, out_lines), (err_bytes, err_lines) = (totals.get(channel, (0, 0)) for channel in ("stdout", "stderr"))
     return attrs.evolve(info, bytes=out_bytes + err_bytes, lines=out_lines + err_lines)
+
+
+def receipt_table(receipt: Receipt, *, agrees: bool, durable: Durability) -> dict[str, object]:
+    """A receipt as JSON says it; of each channel bytes, lines begun, bytes in gaps, bytes masked.
+
+    `agrees`: it is what was received. `durable`: what the worker was told to be safe, and has forgotten.
+    """
+    channels = {channel: list(counts) for channel, counts in receipt.channels.items()}
+    counted = {"chain": receipt.chain.hex(), "records": receipt.records, "channels": channels}
+    return {**counted, "agrees": agrees, "durable": durable}
 
 
 def to_json(info: RunInfo) -> str:

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import time
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -17,6 +18,7 @@ from tailrace._core import LogReader, LogWriter
 from tailrace.errors import StoreError
 from tailrace.logs import directory as files
 from tailrace.logs.catalog import BuilderSeen, Catalog, CatalogDamaged, WorkerSeen
+from tailrace.logs.commit import Committer
 from tailrace.logs.follow import Reading
 from tailrace.logs.info import with_totals
 from tailrace.logs.writer import RunWriter
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tailrace._core import Batch, Record
+    from tailrace.logs.commit import Durability
     from tailrace.logs.info import RunInfo
 
 logger = logging.getLogger("tailrace.logs")
@@ -40,8 +43,10 @@ _SEALED_AT_ONCE: Final = 64
 
 
 @asynccontextmanager
-async def open_store(directory: Path) -> AsyncIterator[LogStore]:
+async def open_store(directory: Path, durability: Durability = "disk") -> AsyncIterator[LogStore]:
     """Open the store in `directory`, which is made if it is missing. Runs whose master died are lost ones from then on.
+
+    What was appended is made safe in the background, see `Durability`. With `disk` that is also done on the way out.
 
     Raises:
         StoreError: another process has it open, or it was written by a newer Tailrace. The text says what to do.
@@ -53,9 +58,12 @@ async def open_store(directory: Path) -> AsyncIterator[LogStore]:
         catalog = await to_thread(_open_catalog, directory)
         # At most one thread may be at work with it when it is closed, and that one is waited for.
         stack.callback(catalog.close)
-        store = LogStore(directory, catalog)
-        async with _beside(store._seal_all):
-            yield store
+        store = LogStore(directory, catalog, durability)
+        try:
+            async with _beside(store._seal_all, store._commits.run):
+                yield store
+        finally:
+            await store._commits.commit()
 
 
 @final
@@ -72,9 +80,11 @@ class StoreStatistics:
 class LogStore:
     """Runs, and their logs. Made by `open_store`."""
 
-    def __init__(self, directory: Path, catalog: Catalog) -> None:
+    def __init__(self, directory: Path, catalog: Catalog, durability: Durability) -> None:
         self._directory = directory
         self._catalog = catalog
+        self._durability: Durability = durability
+        self._commits = Committer(partial(files.sync_runs, directory))
         self._one = trio.CapacityLimiter(1)  # for the catalogue
         self._io = trio.CapacityLimiter(_READERS)
         self._live: dict[str, RunWriter] = {}
@@ -91,7 +101,7 @@ class LogStore:
             StoreError: there is one of that id, or it cannot be written.
         """
         log = await to_thread(self._make, info, limiter=self._one)
-        writer = RunWriter(info, log, self, self._io)
+        writer = RunWriter(info, log, files.run_directory(self._directory, info.id), self, self._io)
         self._live[info.id] = writer
         return writer
 
@@ -186,6 +196,18 @@ class LogStore:
         return StoreStatistics(running=len(self._live), followers=followers, sealing=self._sealing)
 
     # ------------------------------------------------------------ inside
+
+    @property
+    def durability(self) -> Durability:
+        """When a log counts as safe."""
+        return self._durability
+
+    def grew(self, writer: RunWriter, size: int) -> None:
+        """Called by the writer."""
+        if self._durability == "disk":
+            self._commits.grew(writer, size)
+        else:
+            writer.committed(writer.end, None)
 
     async def ended(self, log: LogWriter, info: RunInfo) -> None:
         """Called by the writer."""
@@ -313,11 +335,12 @@ def _lose(directory: Path, info: RunInfo) -> RunInfo:
 
 
 @asynccontextmanager
-async def _beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Have `task` run beside the block, and cancelled behind it. What the block raises comes out as it is."""
+async def _beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Have `tasks` run beside the block, and cancelled behind it. What the block raises comes out as it is."""
     raised: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(task)
+        for task in tasks:
+            nursery.start_soon(task)
         try:
             yield
         except BaseException as error:

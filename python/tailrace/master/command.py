@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from tailrace.errors import ConnectionClosed, ConnectionLost, RemoteError, describe
+from tailrace.errors import ConnectionClosed, ConnectionLost, LocalProtocolError, RemoteError, describe
 from tailrace.link import Connection, RemoteCommandImpl
 from tailrace.link.endpoint import without_secrets
+from tailrace.logs import receipt_table
 from tailrace.master.files import Closes
 from tailrace.master.result import RunResult
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tailrace._core import Receipt
-    from tailrace.logs import RunEnd, RunWriter
+    from tailrace.logs import Durability, RunEnd, RunWriter
     from tailrace.messages import Updates
 
 logger = logging.getLogger("tailrace.master")
@@ -142,12 +143,15 @@ class AwaitedCommand(RemoteCommandImpl):
 class RunCommand(AwaitedCommand):
     """The command of a run: its log goes into the store, its result into the catalogue.
 
-    A batch counts as durable when the store has written it to its file, which outlives this process, however it ends.
+    Its worker may forget a batch when the store has it safe: see `tailrace.logs.Durability`.
     """
+
+    durable_on_return = False
 
     def __init__(self, command_id: str, worker: str, writer: RunWriter) -> None:
         super().__init__(command_id, worker)
         self._writer = writer
+        writer.on_durable(self._on_durable)
 
     async def remote_update(self, updates: Updates) -> None:
         """Appends to the log. A full disk raises StoreError, which interrupts the command."""
@@ -163,9 +167,15 @@ class RunCommand(AwaitedCommand):
             logger.error("run %s is damaged: its receipt differs from what arrived", self.id)
         with trio.CancelScope(shield=True):  # the catalogue must not say `running` of what has ended
             try:
-                await self._writer.finish(**result_columns(result))
+                await self._writer.finish(**result_columns(result, self._writer.durability))
             finally:
                 await self._end()
+
+    def _on_durable(self, offset: int) -> None:
+        if self._where is not None:
+            # Said a moment too late is no fault: the command may be gone, or all of it given up.
+            with contextlib.suppress(LocalProtocolError):
+                self._where[0].durable(self.id, offset)
 
 
 @final
@@ -188,8 +198,9 @@ class TransferCommand(AwaitedCommand):
         return lines[-1] if lines else ""
 
 
-def result_columns(result: RunResult) -> RunEnd:
-    """The part of a result that the catalogue keeps."""
+def result_columns(result: RunResult, durable: Durability) -> RunEnd:
+    """The part of a result that the catalogue keeps. `durable`: what a worker was told to be safe."""
+    receipt = result.receipt
     return {
         "state": result.state,
         "rc": result.rc,
@@ -197,14 +208,8 @@ def result_columns(result: RunResult) -> RunEnd:
         "reason": result.reason,
         "elapsed": result.elapsed,
         "failure": result.failure,
-        "receipt": None if result.receipt is None else receipt_table(result.receipt, damaged=result.damaged),
+        "receipt": None if receipt is None else receipt_table(receipt, agrees=not result.damaged, durable=durable),
     }
-
-
-def receipt_table(receipt: Receipt, *, damaged: bool) -> dict[str, object]:
-    """A receipt as JSON says it; of each channel bytes, lines begun, bytes in gaps, bytes masked."""
-    channels = {channel: list(counts) for channel, counts in receipt.channels.items()}
-    return {"chain": receipt.chain.hex(), "records": receipt.records, "channels": channels, "agrees": not damaged}
 
 
 def title(command: str, args: Mapping[str, object]) -> str:
