@@ -34,6 +34,7 @@ class RunInfo:
     title: str  # for people: the command line
     started: float
     state: RunState = "running"
+    suspended: bool = False  # running, as far as is known: its worker has not come back since the master began
     ended: float | None = None
     rc: int | None = None
     signal: str | None = None
@@ -46,7 +47,7 @@ class RunInfo:
 
 
 class RunEnd(TypedDict, total=False):
-    """What `RunWriter.finish` is told."""
+    """What `RunWriter.finish` is told. See `run_end`."""
 
     state: RunState
     ended: float
@@ -84,6 +85,25 @@ def with_totals(info: RunInfo, totals: Mapping[str, tuple[int, int]]) -> RunInfo
     return attrs.evolve(info, bytes=out_bytes + err_bytes, lines=out_lines + err_lines)
 
 
+def run_end(
+    values: Mapping[str, object],
+    *,
+    state: RunState,
+    failure: tuple[str, str] | None,
+    receipt: Mapping[str, object] | None,
+) -> RunEnd:
+    """How a run ended, by what its updates said (`values`, later ones won) and what stood behind them."""
+    return {
+        "state": state,
+        "rc": _int(values.get("rc")),
+        "signal": _str_or_none(values.get("signal")),
+        "reason": _str_or_none(values.get("failure_reason")),
+        "elapsed": _number(values.get("elapsed")),
+        "failure": failure,
+        "receipt": receipt,
+    }
+
+
 def receipt_table(receipt: Receipt, *, agrees: bool, durable: Durability) -> dict[str, object]:
     """A receipt as JSON says it; of each channel bytes, lines begun, bytes in gaps, bytes masked.
 
@@ -116,6 +136,7 @@ def from_json(text: str) -> RunInfo:
         title=_str(row.get("title")),
         started=_number(row.get("started")) or 0.0,
         state=_state(row.get("state")),
+        suspended=row.get("suspended") is True,
         ended=_number(row.get("ended")),
         rc=_int(row.get("rc")),
         signal=_str_or_none(row.get("signal")),

@@ -152,7 +152,7 @@ class RunWriter:
         if self._finished:
             return self._info
         counted = with_totals(self._info, self._log.totals())
-        self._info = attrs.evolve(attrs.evolve(counted, state="complete", ended=time.time()), **end)
+        self._info = attrs.evolve(attrs.evolve(counted, state="complete", suspended=False, ended=time.time()), **end)
         with trio.CancelScope(shield=True):
             try:
                 await self._keeper.ended(self._log, self._info)
@@ -182,6 +182,10 @@ class RunWriter:
         return self._grown.statistics().tasks_waiting
 
     # ------------------------------------------------------------ for the store
+
+    def resumed(self) -> None:
+        """Its worker has come back."""
+        self._info = attrs.evolve(self._info, suspended=False)
 
     def make_safe(self) -> bool:
         """Sync the log, and what lies beside it. Blocks. True: so must the name of its directory be.

@@ -13,7 +13,7 @@ import trio
 from tailrace.errors import ConnectionClosed, ConnectionLost, LocalProtocolError, RemoteError, describe
 from tailrace.link import Connection, RemoteCommandImpl
 from tailrace.link.endpoint import without_secrets
-from tailrace.logs import receipt_table
+from tailrace.logs import receipt_table, run_end
 from tailrace.master.files import Closes
 from tailrace.master.result import RunResult
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tailrace._core import Receipt
-    from tailrace.logs import Durability, RunEnd, RunWriter
+    from tailrace.logs import RunEnd, RunWriter
     from tailrace.messages import Updates
 
 logger = logging.getLogger("tailrace.master")
@@ -167,9 +167,16 @@ class RunCommand(AwaitedCommand):
             logger.error("run %s is damaged: its receipt differs from what arrived", self.id)
         with trio.CancelScope(shield=True):  # the catalogue must not say `running` of what has ended
             try:
-                await self._writer.finish(**result_columns(result, self._writer.durability))
+                await self._writer.finish(**self._columns(result))
             finally:
                 await self._end()
+
+    def _columns(self, result: RunResult) -> RunEnd:
+        """The part of a result that the catalogue keeps."""
+        table = None
+        if result.receipt is not None:
+            table = receipt_table(result.receipt, agrees=not result.damaged, durable=self._writer.durability)
+        return run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
 
     def _on_durable(self, offset: int) -> None:
         if self._where is not None:
@@ -196,20 +203,6 @@ class TransferCommand(AwaitedCommand):
         """The last line that the worker said on stderr, or nothing."""
         lines = self._errors.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
-
-
-def result_columns(result: RunResult, durable: Durability) -> RunEnd:
-    """The part of a result that the catalogue keeps. `durable`: what a worker was told to be safe."""
-    receipt = result.receipt
-    return {
-        "state": result.state,
-        "rc": result.rc,
-        "signal": result.signal,
-        "reason": result.reason,
-        "elapsed": result.elapsed,
-        "failure": result.failure,
-        "receipt": None if receipt is None else receipt_table(receipt, agrees=not result.damaged, durable=durable),
-    }
 
 
 def title(command: str, args: Mapping[str, object]) -> str:

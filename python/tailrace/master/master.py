@@ -64,6 +64,9 @@ async def open_master(
             open_store(directory, "relaxed" if state_dir is None else durability) as store,
             trio.open_nursery() as nursery,
         ):
+            for info in store.abandoned():
+                # A worker cannot bring them back yet.
+                await store.lose(info.id, "the master stopped before the run ended")
             identity = await trio.to_thread.run_sync(master_id, directory)
             master = Master(identity, store, Roster(accounts or {}), nursery, limits, tls)
             try:
