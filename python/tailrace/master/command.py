@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from tailrace.errors import ConnectionClosed, ConnectionLost, RemoteError, describe
+from tailrace.errors import ConnectionClosed, ConnectionLost, LocalProtocolError, RemoteError, describe
 from tailrace.link import Connection, RemoteCommandImpl
 from tailrace.link.endpoint import without_secrets
+from tailrace.logs import receipt_table, run_end
 from tailrace.master.files import Closes
 from tailrace.master.result import RunResult
 
@@ -149,12 +150,15 @@ class AwaitedCommand(RemoteCommandImpl):
 class RunCommand(AwaitedCommand):
     """The command of a run: its log goes into the store, its result into the catalogue.
 
-    A batch counts as durable when the store has written it to its file, which outlives this process, however it ends.
+    Its worker may forget a batch when the store has it safe: see `tailrace.logs.Durability`.
     """
+
+    durable_on_return = False
 
     def __init__(self, command_id: str, worker: str, writer: RunWriter) -> None:
         super().__init__(command_id, worker)
         self._writer = writer
+        writer.on_durable(self._on_durable)
 
     async def remote_update(self, updates: Updates) -> None:
         """Appends to the log. A full disk raises StoreError, which interrupts the command."""
@@ -170,9 +174,22 @@ class RunCommand(AwaitedCommand):
             logger.error("run %s is damaged: its receipt differs from what arrived", self.id)
         with trio.CancelScope(shield=True):  # the catalogue must not say `running` of what has ended
             try:
-                await self._writer.finish(**result_columns(result))
+                await self._writer.finish(**self._columns(result))
             finally:
                 await self._end()
+
+    def _columns(self, result: RunResult) -> RunEnd:
+        """The part of a result that the catalogue keeps."""
+        table = None
+        if result.receipt is not None:
+            table = receipt_table(result.receipt, agrees=not result.damaged, durable=self._writer.durability)
+        return run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
+
+    def _on_durable(self, offset: int) -> None:
+        if self._where is not None:
+            # Said a moment too late is no fault: the command may be gone, or all of it given up.
+            with contextlib.suppress(LocalProtocolError):
+                self._where[0].durable(self.id, offset)
 
 
 @final
@@ -193,25 +210,6 @@ class TransferCommand(AwaitedCommand):
         """The last line that the worker said on stderr, or nothing."""
         lines = self._errors.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
-
-
-def result_columns(result: RunResult) -> RunEnd:
-    """The part of a result that the catalogue keeps."""
-    return {
-        "state": result.state,
-        "rc": result.rc,
-        "signal": result.signal,
-        "reason": result.reason,
-        "elapsed": result.elapsed,
-        "failure": result.failure,
-        "receipt": None if result.receipt is None else receipt_table(result.receipt, damaged=result.damaged),
-    }
-
-
-def receipt_table(receipt: Receipt, *, damaged: bool) -> dict[str, object]:
-    """A receipt as JSON says it; of each channel bytes, lines begun, bytes in gaps, bytes masked."""
-    channels = {channel: list(counts) for channel, counts in receipt.channels.items()}
-    return {"chain": receipt.chain.hex(), "records": receipt.records, "channels": channels, "agrees": not damaged}
 
 
 def title(command: str, args: Mapping[str, object]) -> str:
