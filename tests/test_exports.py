@@ -9,7 +9,7 @@ import tailrace
 
 PACKAGE = Path(tailrace.__file__).parent
 CONTRACT = """
-    RemoteCommandImpl FileWriterImpl FileReaderImpl Updates Record Listener Connection Subscription open_master
+    RemoteCommandImpl FileWriterImpl FileReaderImpl Updates Record Listener Connection Subscription Resume open_master
     Master Run RunResult run_worker RemoteProxy RemoteCommandProxy FileWriterProxy FileReaderProxy Limits
     TailraceError LocalProtocolError RemoteProtocolError ConnectionClosed ConnectionLost LoginRefused RemoteError
     UnknownCommand CommandIdInUse Unsupported UnsafeArchive LimitExceeded StoreError

@@ -21,6 +21,7 @@ from tailrace.link.connection import Connection, Subscription
 from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 from tailrace.link.listener import Listener
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy, RemoteProxy
+from tailrace.link.resume import Resume
 from tailrace.master import Master, Run, RunResult, open_master
 from tailrace.messages import Updates
 from tailrace.worker.daemon import run_worker
@@ -48,6 +49,7 @@ __all__ = [
     "RemoteError",
     "RemoteProtocolError",
     "RemoteProxy",
+    "Resume",
     "Run",
     "RunResult",
     "StoreError",

@@ -451,6 +451,7 @@ class LogReader:
     @property
     def end(self) -> int: ...
     def totals(self) -> dict[str, tuple[int, int]]: ...
+    def is_ended(self) -> bool: ...  # the last record is a receipt: nothing follows
     def lines(self, channel: str | None = None, /) -> int: ...  # begun so far
     def batch(
         self, offset: int, max_bytes: int, /

@@ -14,9 +14,14 @@ _TEMPLATE = Path(__file__).with_name("master.cfg.template")
 
 
 class FarmMaster(RealMaster):
-    """A real master, which knows these workers (name → wire) by the password `sesame`."""
+    """A real master, which knows these workers (name → wire) by the password `sesame`.
 
-    def __init__(self, directory: Path, python: str, workers: Mapping[str, Wire]) -> None:
+    With a certificate (one PEM file with its key) it speaks TLS on PB. On msgpack it cannot.
+    """
+
+    def __init__(
+        self, directory: Path, python: str, workers: Mapping[str, Wire], *, certificate: Path | None = None
+    ) -> None:
         self.ports: dict[Wire, int] = {"pb": free_port(), "msgpack": free_port()}
         self.out = directory / "out"
         self.source = directory / "source"
@@ -24,8 +29,10 @@ class FarmMaster(RealMaster):
         self.source.write_bytes(bytes(range(256)) * 1000)
         for name in workers:
             (self.out / name).mkdir(parents=True)
+        kind = "tcp" if certificate is None else f"ssl:privateKey={certificate}:certKey={certificate}"
         settings = {
             "ports": self.ports,
+            "pb": f"{kind}:port={self.ports['pb']}:interface=127.0.0.1",
             "python": python,
             "out": str(self.out),
             "source": str(self.source),

@@ -13,10 +13,22 @@ import attrs
 import pytest
 
 from tests.buildbot.master import FarmMaster
-from tests.buildbot.real import CANCELLED, FAILURE, SUCCESS, WIRES, Build, Wire, make_worker, start_worker, wait_for
+from tests.buildbot.real import (
+    CANCELLED,
+    FAILURE,
+    PATIENCE_S,
+    SUCCESS,
+    TEST_S,
+    WIRES,
+    Build,
+    Wire,
+    make_worker,
+    start_worker,
+    wait_for,
+)
 from tests.whole.farm import Daemon, run_tailrace
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_S)]
 
 # Buildbot's worker says these with a traceback, or in other words; it also lets one line through that is too many.
 WORDED_OTHERWISE = {
@@ -219,7 +231,7 @@ def test_a_worker_ends_with_its_masters_leave(farm):
     daemon.process.send_signal(signal.SIGHUP)
     build = farm.master.wait_build(f"every-{worker}")
     assert build.step("checked out").results == SUCCESS
-    assert daemon.process.wait(60) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("wire", WIRES)

@@ -17,12 +17,11 @@ import trio
 from tailrace import Limits, RemoteError, UnknownCommand
 from tailrace.master import Master, open_master
 from tailrace.master.files import DiskReader, DiskWriter, TreeWriter
-from tests.buildbot.real import WIRES, Process, Wire, make_worker, start_worker
+from tests.buildbot.real import PATIENCE_S, TEST_S, WIRES, Process, Wire, make_worker, start_worker
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_S)]
 
 SH = ["/bin/sh", "-c"]
-PATIENCE_S = 60
 
 
 @attrs.define
@@ -132,7 +131,7 @@ async def test_shell(bench):
     missing, _out, err = await bench.run("shell", {"command": ["/no/such/thing"], "workdir": "."})
     assert missing.rc != 0
     assert "No such file" in err
-    slow, out, _err = await bench.shell("echo begun; sleep 60", timeout=0.5)
+    slow, out, _err = await bench.shell("echo begun; sleep 60", timeout=2)
     assert (slow.rc, slow.reason, out) == (-1, "timeout_without_output", "begun\n")
     long, *_ = await bench.shell("while :; do echo x; sleep 0.1; done", maxTime=0.5)
     assert (long.rc, long.reason) == (-1, "timeout")
@@ -313,9 +312,9 @@ async def test_downloads(bench):
 
 async def test_a_command_is_interrupted(bench):
     await bench.attach()
-    run = await bench.master.start("w1", "shell", {"command": [*SH, "echo begun; exec sleep 60"], "workdir": "."})
-    await step((bench.directory / "w").exists, "the directory")
-    await trio.sleep(0.3)
+    script = "echo begun; touch begun; exec sleep 60"
+    run = await bench.master.start("w1", "shell", {"command": [*SH, script], "workdir": "."})
+    await step((bench.directory / "w" / "begun").exists, "the command's begin")
     await run.interrupt("enough")
     with trio.fail_after(PATIENCE_S):
         result = await run.wait()
@@ -401,12 +400,13 @@ async def test_a_worker_that_answers_no_more_makes_place(tmp_path, wire):
 
 
 async def test_a_silent_worker_is_dropped(tmp_path, wire, caplog):
-    limits = Limits(ping_interval_s=0.5, ping_timeout_s=1.5)
+    limits = Limits(ping_interval_s=0.5, ping_timeout_s=3)
     async with serving(tmp_path, wire, limits=limits) as bench:
         worker = await bench.attach()
         # It lives as long as it answers.
-        await trio.sleep(2.5)
-        assert "w1" in bench.master.workers
+        connection = bench.master.workers["w1"]
+        await step(lambda: connection.statistics().rtt_s is not None, "an answer to a ping")
+        assert bench.master.workers["w1"] is connection
         worker.send(signal.SIGSTOP)
         with caplog.at_level(logging.INFO, "tailrace.link"):
             await bench.wait_detached()
@@ -415,8 +415,9 @@ async def test_a_silent_worker_is_dropped(tmp_path, wire, caplog):
 
 async def test_a_worker_dies_in_mid_command(bench):
     worker = await bench.attach()
-    run = await bench.master.start("w1", "shell", {"command": [*SH, "echo begun; sleep 5"], "workdir": "."})
-    await trio.sleep(0.3)
+    script = "touch begun; sleep 5"
+    run = await bench.master.start("w1", "shell", {"command": [*SH, script], "workdir": "."})
+    await step((bench.directory / "w" / "begun").exists, "the command's begin")
     worker.kill()
     with trio.fail_after(PATIENCE_S):
         result = await run.wait()

@@ -31,6 +31,12 @@ async def test_show_has_the_end_and_the_receipt(master):
     assert json.loads((await master.tailrace("show", "last", "--json")).stdout)["receipt"] == receipt
 
 
+async def test_a_run_that_waits_for_its_worker_says_so(master):
+    master.run.end = {"state": "running", "suspended": True}
+    assert "suspended" in (await master.tailrace("show", "last")).stdout.decode()
+    assert "suspended" in (await master.tailrace("ps")).stdout.decode()
+
+
 async def test_show_says_when_the_receipts_differ(master):
     master.run.end = {"rc": 0, "receipt": {"chain": "00", "records": 1, "channels": {}, "agrees": False}}
     assert "DAMAGED" in (await master.tailrace("show", "last")).stdout.decode()

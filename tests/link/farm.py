@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 import trio.testing
 
-from tailrace.errors import ConnectionLost, UnknownCommand
+from tailrace.errors import ConnectionLost, RemoteError, UnknownCommand
 from tailrace.limits import Limits
 from tailrace.link.connection import Connection
 from tailrace.link.dial import dial_stream
@@ -67,8 +66,13 @@ class Handler:
         self.nursery.start_soon(self._run, self.commands[name], proxy, args, self.interrupts[command])
 
     async def _run(self, command, *args):
-        with contextlib.suppress(ConnectionLost):
+        try:
             await command(*args)
+        except ConnectionLost:
+            pass
+        except RemoteError as error:
+            if error.type != "Forgotten":
+                raise
 
     async def interruptCommand(self, builder, command, why):
         self.calls.append(("interruptCommand", builder, command, why))
@@ -77,6 +81,9 @@ class Handler:
 
     async def shutdown(self):
         self.calls.append(("shutdown",))
+
+    def attached(self, master):
+        pass
 
 
 class Recorder(RemoteCommandImpl):

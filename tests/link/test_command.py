@@ -244,6 +244,9 @@ async def test_a_journal_that_is_given_up_completes_with_an_error(patience_s):
         def released(self, offset):
             pass
 
+        def spooling(self, on):
+            pass
+
     async with farm(give_up=give_up) as f:
         impl = Recorder()
         await f.start(impl, "give_up")
@@ -256,7 +259,7 @@ async def test_a_journal_that_is_given_up_completes_with_an_error(patience_s):
 async def test_remote_complete_is_called_once_when_the_connection_is_lost(how, caplog):
     caplog.set_level(logging.CRITICAL, logger="tailrace.link")
     impl = Recorder()
-    async with farm() as f:
+    async with farm(limits=Limits(resume_grace_s=0)) as f:
         await f.start(impl, "wait")
         await impl.called.wait()
         if how == "loseConnection":

@@ -194,7 +194,7 @@ async def break_soon(stream):
 
 
 async def test_a_start_that_waits_when_the_connection_breaks_is_not_completed():
-    async with farm() as f:
+    async with farm(limits=Limits(resume_grace_s=0)) as f:
         f.handler.answers = trio.Event()
         f.nursery.start_soon(ignore_loss, f.conn.remotePrint, "x")
         await trio.testing.wait_all_tasks_blocked()
@@ -295,7 +295,7 @@ async def test_a_silent_peer_is_pinged_and_lives(autojump_clock):
 
 
 async def test_a_dead_peer_is_lost_after_its_timeout(autojump_clock):
-    async with farm() as f:
+    async with farm(limits=Limits(resume_grace_s=0)) as f:
         # The worker's end is deaf and dumb from here on, but the transport does not break.
         async def swallow(data):
             await trio.lowlevel.checkpoint()

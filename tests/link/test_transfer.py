@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
 
 from tailrace._core import chunk_records, close_record
 from tailrace.errors import ConnectionLost, LocalProtocolError, RemoteError
+from tailrace.link.flow import Outflow
 from tailrace.link.pump import Pump
 from tailrace.link.remote import RemoteWriter
 
@@ -186,7 +189,9 @@ async def test_a_stuck_writer_does_not_hold_up_the_end_of_its_command():
 async def test_a_command_without_a_writer_may_not_upload():
     @finishing
     async def sneak(args, interrupted):
-        writer = RemoteWriter(pump, "1")
+        upload = Outflow()
+        upload.resume(partial(pump.open, "upload", "1"))
+        writer = RemoteWriter(lambda: upload)
         await writer.remote_write(b"x")
         await writer.remote_close()
 

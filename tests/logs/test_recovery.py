@@ -124,9 +124,11 @@ async def test_a_killed_master_loses_no_line_that_was_appended(tmp_path):
         process.stdout.close()
         process.wait()
     async with open_store(tmp_path) as store:
-        info = await store.run("last")
-        assert info.state == "lost"
-        assert info.failure is not None
+        [info] = store.abandoned()
+        assert (info.state, info.suspended) == ("running", True)
+        info = await store.lose(info.id, "its worker never came back")
+        assert (info.state, info.suspended) == ("lost", False)
+        assert info.failure == ("ConnectionLost", "its worker never came back")
         data = await output(store.read(info.id))
         assert info.lines >= int(told[-1]) if told else info.lines >= 10_000
         assert data == b"".join(b"line %d\n" % number for number in range(info.lines))
@@ -144,7 +146,7 @@ async def test_a_cut_segment_of_a_dead_master_is_read_to_its_last_good_batch(tmp
     with segment.open("r+b") as file:
         file.truncate(segment.stat().st_size - 3)
     async with open_store(tmp_path) as store:
-        assert (await store.run("r1")).state == "lost"
+        assert (await store.run("r1")).suspended
         assert await output(store.read("r1")) == b"".join(b"%d\n" % number for number in range(9))
 
 

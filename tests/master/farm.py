@@ -70,6 +70,9 @@ class ScriptedWorker:
     async def shutdown(self):
         pass
 
+    def attached(self, master):
+        pass
+
 
 class Farm:
     def __init__(self, master: Master, nursery: trio.Nursery) -> None:

@@ -56,6 +56,16 @@ def test_limits_are_read_by_their_names(tmp_path):
     assert (limits.ping_interval_s, limits.streams_max) == (0.5, 7)
 
 
+def test_durability_is_disk_unless_it_says_relaxed(tmp_path):
+    assert config.create_master(tmp_path).durability == "disk"
+    path = tmp_path / config.CONFIG_FILE
+    path.write_text('[master]\nlisten = ["tailrace://127.0.0.1:0"]\ndurability = "relaxed"\n')
+    assert config.load(tmp_path).durability == "relaxed"
+    path.write_text('[master]\nlisten = ["tailrace://127.0.0.1:0"]\ndurability = "none"\n')
+    with pytest.raises(StoreError, match='durability is "disk" or "relaxed"'):
+        config.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

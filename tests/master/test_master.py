@@ -218,3 +218,41 @@ async def test_starting_on_a_lost_connection_is_a_lost_run(farm):
         await farm.master.start("w1", "shell", {"command": "x"})
     (info,) = await farm.master.store.runs()
     assert info.state == "lost"
+
+
+async def test_a_worker_may_forget_what_is_on_the_disk_and_not_before(tmp_path, monkeypatch):
+    forgotten = trio.Event()
+
+    async def once(order):
+        await order.say(stdout="hello\n")
+        await order.end()
+        forgotten.set()
+
+    async with open_farm(tmp_path) as farm:
+        committer = farm.master.store._commits
+        commit, may_commit = committer.commit, trio.Event()
+
+        async def commit_later():
+            await may_commit.wait()
+            await commit()
+
+        monkeypatch.setattr(committer, "commit", commit_later)
+        await farm.attach(shell=once)
+        run = await farm.master.start("w1", "shell", {"command": "x"})
+        # The run has ended for who waits: that does not wait for a disk.
+        result = await run.wait()
+        assert (result.state, result.rc) == ("complete", 0)
+        await farm.attach("w2")  # some round trips
+        assert not forgotten.is_set()
+        assert farm.master.workers["w1"].statistics().commands == 1
+        may_commit.set()
+        with trio.fail_after(30):
+            await forgotten.wait()
+        assert (await farm.master.store.run(run.id)).receipt["durable"] == "disk"
+
+
+async def test_a_relaxed_master_says_so_in_its_receipts(farm):
+    await farm.attach(shell=greet)
+    run = await farm.master.start("w1", "shell", {"command": "x"})
+    await run.wait()
+    assert (await farm.master.store.run(run.id)).receipt["durable"] == "relaxed"

@@ -82,26 +82,31 @@ def run_tailrace(*arguments: str | Path) -> None:
 class Farm:
     """One master, and workers by name."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *listen: str) -> None:
         self.directory = directory
         self.state = directory / "master"
         self.workers: dict[str, Daemon] = {}
         self.daemons: list[Daemon] = []
-        self.tailrace("master", "create", self.state, "--listen", "tailrace://127.0.0.1:0")
+        urls = listen or ("tailrace://127.0.0.1:0",)
+        self.tailrace("master", "create", self.state, *(f"--listen={url}" for url in urls))
         self.master = self.serve_master()
 
     def serve_master(self) -> Daemon:
         master = Daemon("master", "serve", self.state)
         self.daemons.append(master)
-        self.url = master.line("listening ").removeprefix("listening ")
-        master.line("ready")
+        self.urls = list(iter(lambda: master.line("").removeprefix("listening "), "ready"))
         return master
 
-    def add_worker(self, name: str) -> Daemon:
+    def add_account(self, name: str) -> Path:
+        """The file with the secret of a worker that may attach."""
         secret = self.directory / f"{name}.secret"
         self.tailrace("master", "add-worker", self.state, name, "--secret-file", secret)
+        return secret
+
+    def add_worker(self, name: str) -> Daemon:
+        secret = self.add_account(name)
         home = self.directory / name
-        self.tailrace("worker", "create", home, "--master", self.url, "--name", name, "--secret-file", secret)
+        self.tailrace("worker", "create", home, "--master", self.urls[0], "--name", name, "--secret-file", secret)
         worker = Daemon("worker", "serve", home)
         self.daemons.append(worker)
         self.workers[name] = worker

@@ -67,7 +67,7 @@ def test_a_state_directory_of_a_newer_version(farm, tmp_path):
 def test_a_wrong_secret(farm, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("wrong\n")
-    farm.tailrace("worker", "create", tmp_path / "w", "--master", farm.url, "--name", "w1", "--secret-file", secret)
+    farm.tailrace("worker", "create", tmp_path / "w", "--master", farm.urls[0], "--name", "w1", "--secret-file", secret)
     worker = Daemon("worker", "serve", tmp_path / "w")
     try:
         assert "credentials" in worker.line("refused ")
@@ -77,7 +77,7 @@ def test_a_wrong_secret(farm, tmp_path):
 
 
 def test_garbage_on_the_port(farm):
-    host, port = farm.url.removeprefix("tailrace://").rsplit(":", 1)
+    host, port = farm.urls[0].removeprefix("tailrace://").rsplit(":", 1)
     for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 100, b"TAILRACE\xff\xff\xff\xff" + b"x" * 100):
         with socket.create_connection((host, int(port)), timeout=15) as stranger:
             stranger.sendall(garbage)

@@ -49,7 +49,7 @@ def trouble(run: RunInfo) -> str | None:
 def outcome(run: RunInfo) -> str:
     """A word or two for a table."""
     if not run.ended:
-        return run.state
+        return "suspended" if run.row.get("suspended") is True else run.state
     if run.state == "lost" or run.failure is not None:
         return "lost" if run.state == "lost" else "failed"
     if run.reason is not None:

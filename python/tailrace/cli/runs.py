@@ -132,7 +132,7 @@ def _facts(run: RunInfo) -> list[tuple[str, str]]:
         ("command", run.title),
         ("worker", run.worker),
         ("builder", _plain(run.row.get("builder"))),
-        ("state", run.state),
+        ("state", run.state if run.ended else outcome(run)),
         ("outcome", outcome(run) if run.ended else ""),
         ("exit code", "" if run.signal else _plain(run.rc)),
         ("signal", _plain(run.signal)),

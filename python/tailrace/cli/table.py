@@ -14,6 +14,7 @@ STYLES = {
     "attached": "green",
     "running": "cyan",
     "absent": "yellow",
+    "suspended": "yellow",
     "interrupted": "yellow",
     "lost": "red",
     "failed": "red",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tailrace.link.connection import Builder, Connection, ConnectionStatistics, Subscription
 from tailrace.link.dial import WorkerConnection, WorkerHandler, dial
 from tailrace.link.endpoint import Endpoint
+from tailrace.link.holdings import Holdings
 from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 from tailrace.link.listener import Listener, ListenerStatistics, Master
 from tailrace.link.proxy import (
@@ -14,9 +15,11 @@ from tailrace.link.proxy import (
     RemoteCommandProxy,
     RemoteProxy,
 )
+from tailrace.link.resume import CommandKey, Resume
 
 __all__ = [
     "Builder",
+    "CommandKey",
     "Connection",
     "ConnectionStatistics",
     "Endpoint",
@@ -24,6 +27,7 @@ __all__ = [
     "FileReaderProxy",
     "FileWriterImpl",
     "FileWriterProxy",
+    "Holdings",
     "JournalSource",
     "Listener",
     "ListenerStatistics",
@@ -31,6 +35,7 @@ __all__ = [
     "RemoteCommandImpl",
     "RemoteCommandProxy",
     "RemoteProxy",
+    "Resume",
     "Subscription",
     "WorkerConnection",
     "WorkerHandler",

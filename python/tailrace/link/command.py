@@ -32,9 +32,9 @@ from tailrace.messages import ResumeCommand
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy
     from tailrace._core import Receipt
     from tailrace.link.lifeline import Lifeline
+    from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy
     from tailrace.link.resume import Resumed
     from tailrace.link.stream import Outgoing
     from tailrace.link.text import Transcript
@@ -150,6 +150,8 @@ class Command:
         """The Impl has everything before `offset` safe."""
         if self._objects.durable_on_return:
             raise LocalProtocolError(f"command {self.id}: its Impl is durable on return")
+        if not self._counts:
+            return
         if not self._durable <= offset <= self._shown:
             raise LocalProtocolError(f"command {self.id}: {offset} is not between {self._durable} and {self._shown}")
         self._durable = offset
@@ -288,7 +290,8 @@ class Command:
 
     def _take(self, offset: int) -> None:
         self._taken = offset
-        if self._objects.durable_on_return or self._raised is not None:
+        # Where there are no offsets there is nobody who waits for more than that it was taken.
+        if self._objects.durable_on_return or self._raised is not None or not self._counts:
             self._durable = offset
         self._settle()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, final
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypeVar, cast, final
 
 import attrs
 import trio
@@ -25,7 +24,7 @@ from tailrace.link.command import Command, Objects
 from tailrace.link.foreign import Raised, call_back, call_foreign
 from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 from tailrace.link.lanes import Lanes
-from tailrace.link.lifeline import Lifeline
+from tailrace.link.lifeline import REPLACE_S, Lifeline
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy, RemoteProxy
 from tailrace.link.resume import parse_resumed
 from tailrace.link.text import Transcript
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from tailrace.link.pump import Pump
-    from tailrace.link.resume import Resume, ResumeCommandHook
+    from tailrace.link.resume import Resume
     from tailrace.messages import ImplKind, Request, StreamOpened, Value
 
 log = logging.getLogger("tailrace.link")
@@ -56,8 +55,9 @@ T = TypeVar("T")
 
 # A command's id names its streams, and a name is a str of the wire.
 ID_BYTES_MAX = 4096
-# How long a connection that is replaced may take to say so: enough for a writer's turn, nothing for a dead peer.
-REPLACE_S = 0.2
+
+ResumeCommandHook: TypeAlias = "Callable[[Connection, HeldCommand], Awaitable[Resume | None]]"
+"""Asked for each command that a worker still holds and that its connection does not know. `None`: it is forgotten."""
 
 
 class Connection:

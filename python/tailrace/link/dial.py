@@ -9,16 +9,15 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, assert_never, final
 
-import attrs
 import trio
 
 from tailrace.dialects import DIALECTS
 from tailrace.errors import (
-    CommandIdInUse,
     ConnectionClosed,
     ConnectionLost,
     LocalProtocolError,
     LoginRefused,
+    RemoteError,
     RemoteProtocolError,
     TailraceError,
     UnknownCommand,
@@ -26,10 +25,12 @@ from tailrace.errors import (
 )
 from tailrace.limits import Limits
 from tailrace.link.endpoint import Endpoint, connect
+from tailrace.link.flow import Inflow
 from tailrace.link.foreign import Raised, call_foreign
+from tailrace.link.holdings import Holding, Holdings, key_of
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy
 from tailrace.link.pump import Pump, clock
-from tailrace.link.remote import RemoteJournal, RemoteReader, RemoteWriter
+from tailrace.link.remote import RemoteReader, RemoteWriter
 from tailrace.messages import (
     AskShutdown,
     ForgetCommand,
@@ -88,6 +89,9 @@ class WorkerHandler(Protocol):
     async def shutdown(self) -> None:
         """The process is to end."""
 
+    def attached(self, master: str) -> None:
+        """Before any of its calls: the master's id."""
+
 
 @asynccontextmanager
 async def dial(
@@ -100,10 +104,13 @@ async def dial(
     tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
     software: str = "",
+    holdings: Holdings | None = None,
 ) -> AsyncIterator[WorkerConnection]:
     """Attach to a master. The body begins when the master has taken this worker; the end of the body closes it.
 
-    The body hears of a connection that ends by `wait_closed`. Cancelled: it is closed, within `close_timeout_s`.
+    The body hears of a connection that ends by `wait_closed`. Cancelled: it is closed, within `close_timeout_s`. With
+    `holdings` commands outlive the connection, on a wire that can resume, and go on in the next one that is given
+    them.
 
     Raises:
         OSError: there is nobody, or TLS failed.
@@ -128,6 +135,7 @@ async def dial(
         handler=handler,
         limits=limits,
         software=software,
+        holdings=holdings,
     ) as connection:
         yield connection
 
@@ -144,6 +152,7 @@ async def dial_stream(
     handler: WorkerHandler,
     limits: Limits | None = None,
     software: str = "",
+    holdings: Holdings | None = None,
 ) -> AsyncIterator[WorkerConnection]:
     """`dial`, over a transport that is there already, and belongs to this from here on."""
     limits = limits or Limits()
@@ -162,7 +171,9 @@ async def dial_stream(
     logged_in = await _log_in(pump)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        connection = WorkerConnection(pump, logged_in.peer, handler, nursery)
+        resumes = holdings is not None and pump.dialect.traits.resumes
+        kept = holdings if holdings is not None and resumes else Holdings(nursery)
+        connection = WorkerConnection(pump, logged_in.peer, handler, kept, keeps=resumes)
         nursery.start_soon(connection.run)
         # Kept and raised outside, so that it comes out as it is and not in a group of the nursery's.
         try:
@@ -201,13 +212,16 @@ def _logged_in(event: Event) -> LoggedIn:
 class WorkerConnection:
     """An attached worker's end of its connection."""
 
-    def __init__(self, pump: Pump, peer: str, handler: WorkerHandler, nursery: trio.Nursery) -> None:
+    def __init__(self, pump: Pump, peer: str, handler: WorkerHandler, holdings: Holdings, *, keeps: bool) -> None:
+        """`keeps`: what is held outlives this connection."""
         self.peer = peer
         """The master's id."""
+        # For whom it is held; nobody where it ends with the connection.
+        self._master = peer if keeps else ""
         self._pump = pump
         self._handler = handler
-        self._nursery = nursery
-        self._commands: dict[str, _Command] = {}
+        self._holdings = holdings
+        self._keeps = keeps
         self._calls: deque[tuple[int, Request]] = deque()
         self._called = trio.Event()
         self._ended = trio.Event()
@@ -236,7 +250,7 @@ class WorkerConnection:
 
     def statistics(self) -> Mapping[str, float]:
         """Counters since it was made, and `rtt_s` once there was a ping."""
-        counted: dict[str, float] = {**self._pump.dialect.statistics(), "commands": len(self._commands)}
+        counted: dict[str, float] = {**self._pump.dialect.statistics(), "commands": len(self._held())}
         if self._pump.rtt_s is not None:
             counted["rtt_s"] = self._pump.rtt_s
         return counted
@@ -246,7 +260,8 @@ class WorkerConnection:
     async def attach(self) -> None:
         """The first call: when it is answered the master has taken this worker."""
         try:
-            await self._pump.call(Held(()))
+            self._handler.attached(self._master)
+            await self._pump.call(Held(tuple(holding.describe() for holding in self._held())))
         except ConnectionLost as error:
             why = self._pump.why
             if error.reason in REFUSALS:
@@ -269,18 +284,21 @@ class WorkerConnection:
 
     def on_opened(self, opened: StreamOpened) -> None:
         """See `Owner`."""
-        command = self._commands.get(opened.name)
-        if opened.role != "download" or command is None or command.reader is None:
+        holding = self._holdings.find(self._master, opened.name)
+        if holding is None or not holding.on_opened(self._pump, opened):
             self._pump.refuse(opened, f"LocalProtocolError: command {opened.name} takes no {opened.role}")
-        elif not command.reader.on_opened(opened):
-            self._pump.refuse(opened, f"LocalProtocolError: command {opened.name} has its download already")
 
     def on_ended(self, why: TailraceError) -> None:
         """See `Owner`."""
-        for command in self._commands.values():
-            if command.reader is not None:
-                command.reader.on_lost()
+        for holding in self._held():
+            if self._keeps:
+                holding.suspend()
+            else:
+                holding.fail(self._pump.lost())
         self._ended.set()
+
+    def _held(self) -> list[Holding]:
+        return self._holdings.of(self._master)
 
     # ------------------------------------------------------------ calls
 
@@ -319,9 +337,9 @@ class WorkerConnection:
             case Shutdown():
                 await handler.shutdown()
             case ForgetCommand(command):
-                await handler.interruptCommand("", command, "the master has forgotten it")
+                await self._forget(command)
             case ResumeCommand(command):
-                raise UnknownCommand(f"command {command!r} is not held")
+                return self._holding(command).resume(self._pump, request).to_value()
             case Held() | AskShutdown():
                 raise RemoteProtocolError(f"a master does not call {type(request).__name__}")
             case _:
@@ -329,52 +347,45 @@ class WorkerConnection:
         return None
 
     async def _start(self, request: StartCommand) -> None:
-        known = self._commands.get(request.command)
-        if known is not None:
-            # Commands are idempotent: a start that is said twice is done once.
-            if known.request == request:
-                return
-            raise CommandIdInUse(f"command {request.command!r} is still there")
-        command = self._commands[request.command] = _Command(request=request)
+        key = key_of(self._master, request)
+        known = self._holdings.find(self._master, request.command)
+        # Commands are idempotent: a start that is said twice is done once.
+        if known is not None and known.key == key:
+            return
+        holding = self._holdings.hold(key)
+        holding.begin(self._pump)
         accepted = False
         # Where the master makes the builders, all paths are absolute, and the worker knows of no builder.
         builder = request.builder if self._pump.dialect.traits.worker_makes_builders else ""
         try:
+            proxy = RemoteCommandProxy(holding, request.command, key)
             await self._handler.startCommand(
-                builder, request.command, request.name, self._args(command), self._proxy(command)
+                builder, request.command, request.name, self._args(holding, request), proxy
             )
             accepted = True
         finally:
             if not accepted:
-                self._free(command)
+                holding.free()
 
-    def _args(self, command: _Command) -> dict[str, object]:
-        args: dict[str, object] = dict(command.request.args)
-        for name, kind in command.request.impls.items():
+    def _args(self, holding: Holding, request: StartCommand) -> dict[str, object]:
+        args: dict[str, object] = dict(request.args)
+        for name, kind in request.impls.items():
             if kind == "FileWriter":
-                args[name] = writer = FileWriterProxy(RemoteWriter(self._pump, command.request.command))
+                args[name] = writer = FileWriterProxy(RemoteWriter(holding.upload))
                 writer.takes_compressed = self._pump.dialect.traits.takes_compressed
             else:
-                command.reader = RemoteReader(self._pump)
-                args[name] = FileReaderProxy(command.reader)
+                holding.download = Inflow()
+                args[name] = FileReaderProxy(RemoteReader(holding.download, self._pump.breach))
         return args
 
-    def _proxy(self, command: _Command) -> RemoteCommandProxy:
-        journal = RemoteJournal(self._pump, self._nursery, command.request.command, lambda: self._free(command))
-        return RemoteCommandProxy(journal, command.request.command)
+    async def _forget(self, command: str) -> None:
+        why = "the master has forgotten it"
+        if (holding := self._holdings.find(self._master, command)) is not None:
+            holding.fail(RemoteError("Forgotten", why))
+        await self._handler.interruptCommand("", command, why)
 
-    def _free(self, command: _Command) -> None:
-        """It is over, and its completion is durable."""
-        if self._commands.get(command.request.command) is command:
-            del self._commands[command.request.command]
-        if command.reader is not None:
-            command.reader.abandon()
-
-
-@final
-@attrs.define(kw_only=True)
-class _Command:
-    """A command of this connection, until its completion is durable."""
-
-    request: StartCommand
-    reader: RemoteReader | None = None
+    def _holding(self, command: str) -> Holding:
+        holding = self._holdings.find(self._master, command)
+        if holding is None:
+            raise UnknownCommand(f"command {command!r} is not held")
+        return holding

@@ -1,8 +1,8 @@
 """What goes over one session after another: a stream that outlives its connection, seen from either end.
 
-An `Inflow` is what we receive of it, an `Outflow` what we send of a transfer. Each has one task that drives it. A session
-that ends is nothing to that task but a pause; who owns the flow says when the next one begins (`opened`, `resume`), or that
-there will be none (`fail`). A journal needs no `Outflow`: it is kept where it was written.
+An `Inflow` is what we receive of it, an `Outflow` what we send of a transfer. Each has one task that drives it. A
+session that ends is nothing to that task but a pause; who owns the flow says when the next one begins (`opened`,
+`resume`), or that there will be none (`fail`). A journal needs no `Outflow`: it is kept where it was written.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ class Outflow(_Flow):
     def resume(self, open_: Callable[[int, Callable[[StreamProgress], None]], Outgoing], offset: int = 0) -> None:
         """Go on in a new session, where the peer has taken everything before `offset`. Once in a session.
 
-        `open_(offset, on_progress)` opens the stream there. An offset that is not among what is kept fails the transfer.
+        `open_(offset, on_progress)` opens the stream there. An offset that is not among what is kept fails the
+        transfer.
         """
         if not self._begin <= offset <= self._end:
             self.fail(RemoteError("Damaged", f"the far side wants a transfer from {offset}, and it is no longer there"))

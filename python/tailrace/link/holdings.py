@@ -1,27 +1,27 @@
 """What a worker holds for its masters: commands that go on while nobody is connected, until their end is safe.
 
-`Holdings` live as long as the worker's process, its sessions come and go. A `Holding` is one command, and stands for the
-master's `RemoteCommandImpl`: it sends the journal, in this session or the next. One that is found by a process that has just
-started is adopted, and is like any other from then on.
+`Holdings` live as long as the worker's process, its sessions come and go. A `Holding` is one command, and stands for
+the master's `RemoteCommandImpl`: it sends the journal, in this session or the next. One that is found by a process
+that has just started is adopted, and is like any other from then on.
 
-Without a place to go on (`dial` without `holdings`, or a wire that cannot resume) a session has holdings of its own, which
-end with it.
+Without a place to go on (`dial` without `holdings`, or a wire that cannot resume) a session has holdings of its own,
+which end with it.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol, final
+import math
+from typing import TYPE_CHECKING, final
 
-import attrs
 import trio
 
 from tailrace._core import Blake3, encode_value
-from tailrace.errors import CommandIdInUse, ConnectionClosed, ConnectionLost, RemoteError, UnknownCommand, describe
+from tailrace.errors import CommandIdInUse, ConnectionClosed, ConnectionLost, RemoteError, describe
 from tailrace.link.flow import Inflow, Outflow
 from tailrace.link.own import OwnJournal, send_journal
 from tailrace.link.proxy import JournalSink, RemoteCommandProxy
-from tailrace.link.resume import Resumed
+from tailrace.link.resume import CommandKey, Resumed
 from tailrace.messages import HeldCommand
 
 if TYPE_CHECKING:
@@ -35,23 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("tailrace.link")
 
 
-@final
-@attrs.frozen(kw_only=True)
-class CommandKey:
-    """Which command it is. Written down beside its journal, it lets a later process of the worker go on with it.
-
-    Attributes:
-        master: The master's id; empty on a wire that does not resume.
-        digest: BLAKE3 of the whole start request: the same id with another digest is another command.
-    """
-
-    master: str
-    command: str
-    builder: str
-    name: str
-    digest: bytes
-
-
 def key_of(master: str, request: StartCommand) -> CommandKey:
     """The key of a command that a master starts."""
     said = Blake3()
@@ -63,10 +46,22 @@ def key_of(master: str, request: StartCommand) -> CommandKey:
 
 @final
 class Holdings:
-    """Commands by master and id. `nursery` is where commands run that are written by hand; it outlives the sessions."""
+    """Commands by master and id.
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+    `nursery` is where commands run that are written by hand; it outlives the sessions. A command whose master was
+    away for `orphan_timeout_s` is told to `on_orphaned`, once; it is held all the same.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        orphan_timeout_s: float = math.inf,
+        on_orphaned: Callable[[CommandKey], None] | None = None,
+    ) -> None:
+        self.nursery = nursery
+        self.orphan_timeout_s = orphan_timeout_s
+        self._on_orphaned = on_orphaned
         self._held: dict[tuple[str, str], Holding] = {}
 
     def of(self, master: str) -> list[Holding]:
@@ -85,7 +80,7 @@ class Holdings:
         """
         if (key.master, key.command) in self._held:
             raise CommandIdInUse(f"command {key.command!r} is still there")
-        holding = self._held[key.master, key.command] = Holding(key, self._nursery, self._free)
+        holding = self._held[key.master, key.command] = Holding(key, self)
         return holding
 
     def adopt(self, key: CommandKey, source: JournalSource) -> RemoteCommandProxy:
@@ -98,27 +93,27 @@ class Holdings:
         holding.keep(source)
         return RemoteCommandProxy(holding, key.command, key)
 
-    def _free(self, holding: Holding) -> None:
+    def orphaned(self, key: CommandKey) -> None:
+        """Nobody has asked for it for too long."""
+        log.warning("command %s: its master was away for %g s", key.command, self.orphan_timeout_s)
+        if self._on_orphaned is not None:
+            self._on_orphaned(key)
+
+    def free(self, holding: Holding) -> None:
+        """It is over."""
         name = holding.key.master, holding.key.command
         if self._held.get(name) is holding:
             del self._held[name]
-
-
-class Reading(Protocol):
-    """A download, as far as its command is concerned."""
-
-    flow: Inflow
 
 
 @final
 class Holding(JournalSink):
     """One command, until its completion is durable at the master, or the master has forgotten it."""
 
-    def __init__(self, key: CommandKey, nursery: trio.Nursery, on_free: Callable[[Holding], None]) -> None:
+    def __init__(self, key: CommandKey, holdings: Holdings) -> None:
         self.key = key
         self.download: Inflow | None = None
-        self._nursery = nursery
-        self._on_free = on_free
+        self._holdings = holdings
         self._source: JournalSource | None = None
         self._own: OwnJournal | None = None
         self._upload: Outflow | None = None
@@ -246,7 +241,7 @@ class Holding(JournalSink):
         """It is over, and its completion is durable; or nobody wants it."""
         if self.download is not None:
             self.download.stop("Cancelled: the command ended")
-        self._on_free(self)
+        self._holdings.free(self)
 
     # ------------------------------------------------------------ private
 
@@ -281,6 +276,12 @@ class Holding(JournalSink):
         self._upload.resume(open_, offset)
 
     async def _wait_session(self) -> Pump:
+        with trio.move_on_after(self._holdings.orphan_timeout_s):
+            return await self._wait_asked()
+        self._holdings.orphaned(self.key)
+        return await self._wait_asked()
+
+    async def _wait_asked(self) -> Pump:
         while True:
             if self._error is not None:
                 raise self._error
@@ -291,14 +292,9 @@ class Holding(JournalSink):
     def _opened(self) -> OwnJournal:
         if self._own is None:
             self._own = OwnJournal()
-            self._nursery.start_soon(self._own.run, self)
+            self._holdings.nursery.start_soon(self._own.run, self)
         return self._own
 
     def _change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-
-
-def unknown(command: str) -> UnknownCommand:
-    """What is said of a command that is not held."""
-    return UnknownCommand(f"command {command!r} is not held")

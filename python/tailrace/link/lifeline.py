@@ -1,8 +1,8 @@
 """One peer over one transport after another: what a `Connection` and its commands talk to.
 
-A pump is a session, and ends with its transport. A lifeline lives as long as the connection: when a session breaks it is
-*suspended*, and waits for the next one for as long as `resume_grace_s`; calls wait with it. It is over when it is closed,
-when it is not kept (its master has not taken it yet, or the wire cannot resume), or when nobody came.
+A pump is a session, and ends with its transport. A lifeline lives as long as the connection: when a session breaks it
+is *suspended*, and waits for the next one for as long as `resume_grace_s`; calls wait with it. It is over when it is
+closed, when it is not kept (its master has not taken it yet, or the wire cannot resume), or when nobody came.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ State = Literal["attached", "suspended", "lost"]
 
 # What ends a session and not a connection: a transport that broke or ended, and a worker that says that it comes back.
 RESUMABLE = frozenset({"", "away"})
+# How long a session that is replaced may take to say so: enough for a writer's turn, nothing for a dead peer.
+REPLACE_S = 0.2
 
 
 class LifelineOwner(Protocol):
@@ -106,7 +108,7 @@ class Lifeline:
             late.close("duplicate", ConnectionLost("the worker has come again"))
         if self._pump.why is None:
             why = ConnectionLost("the worker has come again, from a connection of its own")
-            self._pump.close("duplicate", why, "this worker has come again", patience_s=0)
+            self._pump.close("duplicate", why, "this worker has come again", patience_s=REPLACE_S)
         self._change()
         while self._next is pump and self.why is None:
             await self._changed.wait()

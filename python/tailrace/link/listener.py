@@ -49,10 +49,10 @@ class Master(Protocol):
 
         async def resumeCommand(self, conn: Connection, commandId: str, args: Mapping[str, object]) -> Resume | None
 
-    It is called after `newConnection` (and in every later session) for each command that the worker still holds and that
-    `conn` does not know. `args` says what the worker knows of it: `builder`, `name`, `end` (how long its journal is), and
-    whether it is `running`. `None`: the worker is to forget it, which interrupts what runs. What it raises is logged, and
-    the command is asked for again in the next session.
+    It is called after `newConnection` (and in every later session) for each command that the worker still holds and
+    that `conn` does not know. `args` says what the worker knows of it: `builder`, `name`, `end` (how long its journal
+    is), and whether it is `running`. `None`: the worker is to forget it, which interrupts what runs. What it raises
+    is logged, and the command is asked for again in the next session.
     """
 
     async def newConnection(self, conn: Connection, workerName: str) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from tailrace._core import Journal
-    from tailrace.link.holdings import CommandKey
+    from tailrace.link.resume import CommandKey
 
 ImplT = TypeVar("ImplT")
 

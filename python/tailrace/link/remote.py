@@ -12,14 +12,13 @@ import trio
 from tailrace._core import Blake3, chunk_records, close_record, unpack_record, utime_record
 from tailrace.errors import LocalProtocolError, RemoteError, RemoteProtocolError
 from tailrace.limits import MIB
-from tailrace.link.flow import Inflow
 from tailrace.link.impl import FileReaderImpl
 from tailrace.link.proxy import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tailrace.link.flow import Outflow
+    from tailrace.link.flow import Inflow, Outflow
 
 TAKE_BYTES = MIB
 

@@ -1,19 +1,19 @@
-"""What is said of a command that goes on: by a master that was restarted (`Resume`), and by the worker that holds it."""
+"""What is said of a command that goes on: by a master that was restarted (`Resume`), and by the worker that holds
+it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 
 from tailrace.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
-    from tailrace.link.connection import Connection
     from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
-    from tailrace.messages import HeldCommand, Value
+    from tailrace.messages import Value
 
 
 @final
@@ -35,14 +35,28 @@ class Resume:
     args_impls: Mapping[str, FileWriterImpl | FileReaderImpl] = attrs.field(factory=dict)
 
 
-ResumeCommandHook: TypeAlias = "Callable[[Connection, HeldCommand], Awaitable[Resume | None]]"
-"""Asked for each command that a worker still holds and that its connection does not know. `None`: it is forgotten."""
+@final
+@attrs.frozen(kw_only=True)
+class CommandKey:
+    """Which command it is. Written down beside its journal, it lets a later process of the worker go on with it.
+
+    Attributes:
+        master: The master's id; empty on a wire that does not resume.
+        digest: BLAKE3 of the whole start request: the same id with another digest is another command.
+    """
+
+    master: str
+    command: str
+    builder: str
+    name: str
+    digest: bytes
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Resumed:
-    """How a worker goes on: with the journal at `offset`, where both chains are the same if `agrees`; and where it wants
+    """How a worker goes on: with the journal at `offset`, where both chains are the same if `agrees`; and where it
+    wants
     the rest of its download."""
 
     offset: int
@@ -61,9 +75,8 @@ def parse_resumed(value: Value) -> Resumed:
     Raises:
         RemoteProtocolError: it is not what PROTOCOL.md says.
     """
-    match value:
-        case {"offset": int(offset), "agrees": bool(agrees), **rest}:
-            download = rest.get("download")
-            if download is None or isinstance(download, int):
-                return Resumed(offset=offset, agrees=agrees, download=download)
+    if isinstance(value, dict):
+        offset, agrees, download = value.get("offset"), value.get("agrees"), value.get("download")
+        if isinstance(offset, int) and isinstance(agrees, bool) and isinstance(download, int | None):
+            return Resumed(offset=offset, agrees=agrees, download=download)
     raise RemoteProtocolError(f"the result of resumeCommand is {value!r:.80}")

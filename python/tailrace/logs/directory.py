@@ -30,11 +30,11 @@ VERSION: Final = 1
 
 VERSION_FILE: Final = "state-version"
 CATALOGUE_FILE: Final = "catalogue.sqlite"
+RUN_FILE: Final = "run.json"
+RESULT_FILE: Final = "result.json"
 
 _LOCK_FILE: Final = "store.lock"
 _RUNS: Final = "runs"
-_RUN_FILE: Final = "run.json"
-_RESULT_FILE: Final = "result.json"
 _RUN_FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of a run's description. A receipt of 1,024 named logs is far below it."""
 
@@ -99,7 +99,7 @@ def make_run(directory: Path, info: RunInfo) -> Path:
     # It appears with its description in it.
     new = path.with_name(f"{info.id}.new")
     new.mkdir(mode=0o700, exist_ok=True)
-    _write(new / _RUN_FILE, to_json(info) + "\n")
+    _write(new / RUN_FILE, to_json(info) + "\n")
     try:
         new.rename(path)
     except OSError as error:
@@ -110,23 +110,45 @@ def make_run(directory: Path, info: RunInfo) -> Path:
 
 
 def write_result(path: Path, info: RunInfo) -> None:
-    """Write down how a run ended. A crash leaves all of it, or nothing.
+    """Write down how a run ended. A process that dies leaves all of it, or nothing; the machine, perhaps a torn file,
+    until the next commit: then the log tells it again, or the run is a lost one.
 
     A file of its own: file systems sync what replaces another file, and there may be hundreds of runs a second.
     """
-    _replace(path / _RESULT_FILE, to_json(info) + "\n")
+    _replace(path / RESULT_FILE, to_json(info) + "\n")
 
 
 def sync_run(path: Path) -> None:
     """Make what is known of a run that has ended safe."""
-    for name in (_RUN_FILE, _RESULT_FILE):
-        with contextlib.suppress(FileNotFoundError), (path / name).open("rb") as file:
-            os.fsync(file.fileno())
+    for name in (RUN_FILE, RESULT_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            sync_file(path / name)
+
+
+def sync_runs(directory: Path) -> None:
+    """Make the names of all runs safe."""
+    sync_file(directory / _RUNS)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file, or the names in a directory, safe.
+
+    Raises:
+        OSError: they are not.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def read_run(path: Path) -> RunInfo:
     """What a run's directory says that it is. One that says nothing readable is a lost run, and its title tells so."""
-    for name in (_RESULT_FILE, _RUN_FILE):
+    for name in (RESULT_FILE, RUN_FILE):
         try:
             with (path / name).open(encoding="utf-8") as file:
                 info = from_json(file.read(_RUN_FILE_BYTES_MAX))

@@ -8,11 +8,15 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping  # noqa: TC003 - attrs and TypedDict look at it
-from typing import Final, Literal, TypeAlias, TypedDict, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, final
 
 import attrs
 
 from tailrace.errors import StoreError
+
+if TYPE_CHECKING:
+    from tailrace._core import Receipt
+    from tailrace.logs.commit import Durability
 
 RunState: TypeAlias = Literal["running", "complete", "lost"]
 """`lost`: the worker or the master went first, and nobody knows how the command ended."""
@@ -30,6 +34,7 @@ class RunInfo:
     title: str  # for people: the command line
     started: float
     state: RunState = "running"
+    suspended: bool = False  # running, as far as is known: its worker has not come back since the master began
     ended: float | None = None
     rc: int | None = None
     signal: str | None = None
@@ -42,7 +47,7 @@ class RunInfo:
 
 
 class RunEnd(TypedDict, total=False):
-    """What `RunWriter.finish` is told."""
+    """What `RunWriter.finish` is told. See `run_end`."""
 
     state: RunState
     ended: float
@@ -80,6 +85,35 @@ def with_totals(info: RunInfo, totals: Mapping[str, tuple[int, int]]) -> RunInfo
     return attrs.evolve(info, bytes=out_bytes + err_bytes, lines=out_lines + err_lines)
 
 
+def run_end(
+    values: Mapping[str, object],
+    *,
+    state: RunState,
+    failure: tuple[str, str] | None,
+    receipt: Mapping[str, object] | None,
+) -> RunEnd:
+    """How a run ended, by what its updates said (`values`, later ones won) and what stood behind them."""
+    return {
+        "state": state,
+        "rc": _int(values.get("rc")),
+        "signal": _str_or_none(values.get("signal")),
+        "reason": _str_or_none(values.get("failure_reason")),
+        "elapsed": _number(values.get("elapsed")),
+        "failure": failure,
+        "receipt": receipt,
+    }
+
+
+def receipt_table(receipt: Receipt, *, agrees: bool, durable: Durability) -> dict[str, object]:
+    """A receipt as JSON says it; of each channel bytes, lines begun, bytes in gaps, bytes masked.
+
+    `agrees`: it is what was received. `durable`: what the worker was told to be safe, and has forgotten.
+    """
+    channels = {channel: list(counts) for channel, counts in receipt.channels.items()}
+    counted = {"chain": receipt.chain.hex(), "records": receipt.records, "channels": channels}
+    return {**counted, "agrees": agrees, "durable": durable}
+
+
 def to_json(info: RunInfo) -> str:
     """A run as one JSON object."""
     return json.dumps(attrs.asdict(info), ensure_ascii=False, default=str)
@@ -102,6 +136,7 @@ def from_json(text: str) -> RunInfo:
         title=_str(row.get("title")),
         started=_number(row.get("started")) or 0.0,
         state=_state(row.get("state")),
+        suspended=row.get("suspended") is True,
         ended=_number(row.get("ended")),
         rc=_int(row.get("rc")),
         signal=_str_or_none(row.get("signal")),

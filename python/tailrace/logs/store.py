@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import time
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -17,15 +18,18 @@ from tailrace._core import LogReader, LogWriter
 from tailrace.errors import StoreError
 from tailrace.logs import directory as files
 from tailrace.logs.catalog import BuilderSeen, Catalog, CatalogDamaged, WorkerSeen
+from tailrace.logs.commit import Committer
 from tailrace.logs.follow import Reading
-from tailrace.logs.info import with_totals
+from tailrace.logs.recovery import rebuild, recover
+from tailrace.logs.replay import Replay, Verified, replay, verify
 from tailrace.logs.writer import RunWriter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tailrace._core import Batch, Record
+    from tailrace.logs.commit import Durability
     from tailrace.logs.info import RunInfo
 
 logger = logging.getLogger("tailrace.logs")
@@ -40,8 +44,13 @@ _SEALED_AT_ONCE: Final = 64
 
 
 @asynccontextmanager
-async def open_store(directory: Path) -> AsyncIterator[LogStore]:
-    """Open the store in `directory`, which is made if it is missing. Runs whose master died are lost ones from then on.
+async def open_store(directory: Path, durability: Durability = "disk") -> AsyncIterator[LogStore]:
+    """Open the store in `directory`, which is made if it is missing.
+
+    Runs that were running when the last process ended go on running, and wait for their worker: see
+    `LogStore.abandoned`. One whose log has come to its end meanwhile is finished from it.
+
+    What was appended is made safe in the background, see `Durability`. With `disk` that is also done on the way out.
 
     Raises:
         StoreError: another process has it open, or it was written by a newer Tailrace. The text says what to do.
@@ -53,9 +62,13 @@ async def open_store(directory: Path) -> AsyncIterator[LogStore]:
         catalog = await to_thread(_open_catalog, directory)
         # At most one thread may be at work with it when it is closed, and that one is waited for.
         stack.callback(catalog.close)
-        store = LogStore(directory, catalog)
-        async with _beside(store._seal_all):
-            yield store
+        store = LogStore(directory, catalog, durability)
+        store._adopt(await to_thread(recover, directory, catalog, durability))
+        try:
+            async with _beside(store._seal_all, store._commits.run):
+                yield store
+        finally:
+            await store._commits.commit()
 
 
 @final
@@ -72,12 +85,15 @@ class StoreStatistics:
 class LogStore:
     """Runs, and their logs. Made by `open_store`."""
 
-    def __init__(self, directory: Path, catalog: Catalog) -> None:
+    def __init__(self, directory: Path, catalog: Catalog, durability: Durability) -> None:
         self._directory = directory
         self._catalog = catalog
+        self._durability: Durability = durability
+        self._commits = Committer(partial(files.sync_runs, directory))
         self._one = trio.CapacityLimiter(1)  # for the catalogue
         self._io = trio.CapacityLimiter(_READERS)
         self._live: dict[str, RunWriter] = {}
+        self._abandoned: dict[str, RunWriter] = {}
         self._sealing = 0
         self._ended = trio.Event()
         self._ended.set()  # the last process may have left some unsealed
@@ -91,9 +107,53 @@ class LogStore:
             StoreError: there is one of that id, or it cannot be written.
         """
         log = await to_thread(self._make, info, limiter=self._one)
-        writer = RunWriter(info, log, self, self._io)
-        self._live[info.id] = writer
+        return self._write(info, log)
+
+    def abandoned(self) -> list[RunInfo]:
+        """The runs that were running when the last process ended, the oldest first, but those that `resume` or `lose`
+        has taken since. Who follows one of them waits."""
+        return sorted((writer.info for writer in self._abandoned.values()), key=lambda info: (info.started, info.id))
+
+    async def resume(self, run_id: str) -> RunWriter:
+        """Go on with the log of an abandoned run: at `end` of the writer, where the chain is its `chain`.
+
+        What stands before it is in the file, and `on_durable` says when it is safe. Cancelled: it is still abandoned.
+
+        Raises:
+            StoreError: no such run is abandoned, or it cannot be written down that it goes on.
+        """
+        writer = self._take_abandoned(run_id)
+        writer.resumed()
+        try:
+            await to_thread(self._catalog.put, writer.info, limiter=self._one)
+        except BaseException:
+            self._abandoned[run_id] = writer
+            raise
         return writer
+
+    async def lose(self, run_id: str, reason: str) -> RunInfo:
+        """End an abandoned run: nobody knows how it went on. `reason` is a sentence for people.
+
+        Raises:
+            StoreError: no such run is abandoned, or the end cannot be written down.
+        """
+        await trio.lowlevel.checkpoint()
+        return await self._take_abandoned(run_id).finish(state="lost", failure=("ConnectionLost", reason))
+
+    async def replay(self, run: str | RunInfo) -> Replay:
+        """What a log says, gone through from its beginning: for who goes on with one, or counts it."""
+        reader, _ = await self._reader(run)
+        return await to_thread(replay, reader, limiter=self._io)
+
+    async def verify(self, run: str | RunInfo) -> Verified:
+        """Count a log anew from its stored bytes, and compare that with its receipt. Cancelled: within a moment.
+
+        Raises:
+            StoreError: there is no such run, or its log cannot be opened. One that is damaged is not an error.
+        """
+        info = await self.run(run if isinstance(run, str) else run.id)
+        reader, _ = await self._reader(info)
+        return await to_thread(verify, reader, info, self._durability, limiter=self._io)
 
     async def runs(self, limit: int = 100, before: str | None = None, state: str | None = None) -> list[RunInfo]:
         """The latest runs first, only those before the run `before`, only those in `state`."""
@@ -178,7 +238,7 @@ class LogStore:
 
     async def rebuild(self) -> None:
         """Make the catalogue of runs again from what lies beside their logs. Cancelled: it was made, or nothing was."""
-        await to_thread(_rebuild, self._directory, self._catalog, limiter=self._one)
+        await to_thread(rebuild, self._directory, self._catalog, limiter=self._one)
 
     def statistics(self) -> StoreStatistics:
         """How things are."""
@@ -187,6 +247,18 @@ class LogStore:
 
     # ------------------------------------------------------------ inside
 
+    @property
+    def durability(self) -> Durability:
+        """When a log counts as safe."""
+        return self._durability
+
+    def grew(self, writer: RunWriter, size: int) -> None:
+        """Called by the writer."""
+        if self._durability == "disk":
+            self._commits.grew(writer, size)
+        else:
+            writer.committed(writer.end, None)
+
     async def ended(self, log: LogWriter, info: RunInfo) -> None:
         """Called by the writer."""
         try:
@@ -194,6 +266,23 @@ class LogStore:
         finally:
             self._live.pop(info.id, None)
             self._ended.set()
+
+    def _adopt(self, left: Sequence[tuple[RunInfo, LogWriter]]) -> None:
+        """Runs that another process has left."""
+        for info, log in left:
+            self._abandoned[info.id] = writer = self._write(info, log)
+            self.grew(writer, 0)
+
+    def _take_abandoned(self, run_id: str) -> RunWriter:
+        writer = self._abandoned.pop(run_id, None)
+        if writer is None:
+            raise StoreError(f"no run {run_id!r} waits for its worker")
+        return writer
+
+    def _write(self, info: RunInfo, log: LogWriter) -> RunWriter:
+        writer = RunWriter(info, log, files.run_directory(self._directory, info.id), self, self._io)
+        self._live[info.id] = writer
+        return writer
 
     def _make(self, info: RunInfo) -> LogWriter:
         with _os_errors():
@@ -280,44 +369,16 @@ def _open_catalog(directory: Path) -> Catalog:
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(name).rename(path.with_name(f"{name}.damaged"))
         catalog = Catalog(path)
-    try:
-        _recover(directory, catalog)
-    except BaseException:
-        catalog.close()
-        raise
     return catalog
 
 
-def _recover(directory: Path, catalog: Catalog) -> None:
-    """Nobody writes to any run now. What is said to be running was left by a process that died."""
-    missing = files.run_ids(directory) - catalog.ids()
-    found = [files.read_run(files.run_directory(directory, run_id)) for run_id in missing]
-    # What a run's directory says is older than the catalogue never, and younger after the machine's death.
-    found += [files.read_run(files.run_directory(directory, info.id)) for info in catalog.running()]
-    catalog.put_all(_lose(directory, info) if info.state == "running" else info for info in found)
-
-
-def _lose(directory: Path, info: RunInfo) -> RunInfo:
-    """A run whose master died while it ran: its log is cut to the last good record, and how it ended nobody knows."""
-    path = files.run_directory(directory, info.id)
-    failure = ("ConnectionLost", "the master stopped before the run ended")
-    lost = attrs.evolve(info, state="lost", ended=max(files.last_change(path), info.started), failure=failure)
-    try:
-        log = LogWriter.recover(str(path))
-        lost = with_totals(lost, log.totals())
-        log.close()
-    except StoreError as error:
-        logger.warning("the log of run %s cannot be recovered: %s", info.id, error)
-    files.write_result(path, lost)
-    return lost
-
-
 @asynccontextmanager
-async def _beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Have `task` run beside the block, and cancelled behind it. What the block raises comes out as it is."""
+async def _beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Have `tasks` run beside the block, and cancelled behind it. What the block raises comes out as it is."""
     raised: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(task)
+        for task in tasks:
+            nursery.start_soon(task)
         try:
             yield
         except BaseException as error:
@@ -325,11 +386,6 @@ async def _beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
     if raised is not None:
         raise raised
-
-
-def _rebuild(directory: Path, catalog: Catalog) -> None:
-    infos = [files.read_run(files.run_directory(directory, run_id)) for run_id in files.run_ids(directory)]
-    catalog.replace_all(infos)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol, Unpack, final
 
 import attrs
 import trio
 
+from tailrace.errors import StoreError
+from tailrace.logs import directory as files
 from tailrace.logs.info import with_totals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tailrace._core import Batch, LogReader, LogWriter
+    from tailrace.logs.commit import Durability
     from tailrace.logs.info import RunEnd, RunInfo
+
+logger = logging.getLogger("tailrace.logs")
 
 _THREAD_BYTES: Final = 1 << 20
 """Batches from here on are written in a thread: below it, the thread costs more than the copy."""
@@ -20,6 +29,13 @@ _THREAD_BYTES: Final = 1 << 20
 
 class Keeper(Protocol):
     """What a writer asks of its store."""
+
+    @property
+    def durability(self) -> Durability:
+        """When something counts as safe."""
+
+    def grew(self, writer: RunWriter, size: int) -> None:
+        """So many bytes were appended, or there is something else to be made safe: call `committed` when it is."""
 
     async def ended(self, log: LogWriter, info: RunInfo) -> None:
         """Close the log, and write the result down."""
@@ -29,13 +45,21 @@ class Keeper(Protocol):
 class RunWriter:
     """Appends a run's journal to its log, batch by batch. Made by `LogStore.create`."""
 
-    def __init__(self, info: RunInfo, log: LogWriter, keeper: Keeper, io: trio.CapacityLimiter) -> None:
+    def __init__(self, info: RunInfo, log: LogWriter, path: Path, keeper: Keeper, io: trio.CapacityLimiter) -> None:
         self._info = info
         self._log = log
+        self._path = path
         self._keeper = keeper
         self._io = io
         self._grown = trio.Event()
         self._finished = False
+        self._durable = 0
+        self._on_durable: Callable[[int], None] | None = None
+        self._safer = trio.Event()
+        self._broken: StoreError | None = None
+        # What is yet to be synced beside the log, by the thread that commits.
+        self._is_new = True
+        self._has_result = False
 
     @property
     def info(self) -> RunInfo:
@@ -53,6 +77,26 @@ class RunWriter:
         return self._log.chain
 
     @property
+    def durable(self) -> int:
+        """The offset up to which it is safe, as far as `durability` goes."""
+        return self._durable
+
+    @property
+    def durability(self) -> Durability:
+        """What safe means in this store."""
+        return self._keeper.durability
+
+    def on_durable(self, callback: Callable[[int], None]) -> None:
+        """Have `callback` told up to which offset the log is safe, from now on whenever more is. It must not raise.
+
+        It is called in trio's thread, within `append` where that is enough (`relaxed`), also after the run has
+        finished. A log that cannot be made safe stops telling: then the next `append` raises.
+        """
+        self._on_durable = callback
+        if self._durable:
+            callback(self._durable)
+
+    @property
     def finished(self) -> bool:
         """Whether nothing follows."""
         return self._finished
@@ -61,23 +105,26 @@ class RunWriter:
         """Append a batch that begins at `end`, and wake who follows. `chain`: the chain after it, if it is known.
 
         When it returns the bytes are in the file: they outlive this process, however it ends. For the machine's death
-        there is `sync`. Cancelled: nothing was appended.
+        there is `on_durable`. Cancelled: nothing was appended.
 
         Raises:
             StoreError: it does not begin at `end`, or it cannot be written (a full disk). Nothing was appended, and the
-                same may be tried again.
+                same may be tried again. Or what was appended before could not be synced: then nothing can be appended
+                any more, and what stands in the log stays readable.
         """
         if batch.end - batch.start < _THREAD_BYTES:
             await trio.lowlevel.checkpoint()
             self.append_nowait(batch, chain)
         else:
+            self._check()
             await trio.to_thread.run_sync(self._log.append, batch, chain, limiter=self._io)
-            self._wake()
+            self._appended(batch)
 
     def append_nowait(self, batch: Batch, chain: bytes | None = None) -> None:
         """The same, here and now."""
+        self._check()
         self._log.append(batch, chain)
-        self._wake()
+        self._appended(batch)
 
     async def sync(self) -> None:
         """Return when everything that was appended before is safe on the disk. Cancelled: it is written all the same.
@@ -85,7 +132,12 @@ class RunWriter:
         Raises:
             StoreError: the disk does not do it.
         """
-        await trio.to_thread.run_sync(self._log.sync, limiter=self._io)
+        await trio.lowlevel.checkpoint()
+        end = self.end
+        self._keeper.grew(self, 0)
+        while self._durable < end:
+            self._check()
+            await self._safer.wait()
 
     async def finish(self, **end: Unpack[RunEnd]) -> RunInfo:
         """Write the result down: the run has ended, with what `end` says, and followers come to their end.
@@ -100,12 +152,14 @@ class RunWriter:
         if self._finished:
             return self._info
         counted = with_totals(self._info, self._log.totals())
-        self._info = attrs.evolve(attrs.evolve(counted, state="complete", ended=time.time()), **end)
+        self._info = attrs.evolve(attrs.evolve(counted, state="complete", suspended=False, ended=time.time()), **end)
         with trio.CancelScope(shield=True):
             try:
                 await self._keeper.ended(self._log, self._info)
+                self._has_result = True
             finally:
                 self._finished = True
+                self._keeper.grew(self, 0)
                 self._wake()
         return self._info
 
@@ -126,6 +180,50 @@ class RunWriter:
     def followers(self) -> int:
         """How many wait for more."""
         return self._grown.statistics().tasks_waiting
+
+    # ------------------------------------------------------------ for the store
+
+    def resumed(self) -> None:
+        """Its worker has come back."""
+        self._info = attrs.evolve(self._info, suspended=False)
+
+    def make_safe(self) -> bool:
+        """Sync the log, and what lies beside it. Blocks. True: so must the name of its directory be.
+
+        Raises:
+            StoreError, OSError: it is not safe, and cannot be.
+        """
+        is_new, has_result = self._is_new, self._has_result
+        if is_new:
+            files.sync_file(self._path / files.RUN_FILE)
+        if has_result:
+            files.sync_file(self._path / files.RESULT_FILE)
+        self._log.sync()
+        if is_new or has_result:
+            files.sync_file(self._path)
+        self._is_new = False
+        self._has_result = self._has_result and not has_result
+        return is_new
+
+    def committed(self, end: int, error: StoreError | None) -> None:
+        """It is safe up to `end`, or cannot be, as of `error`."""
+        if error is not None and self._broken is None:
+            self._broken = error
+            logger.error("run %s: its log can take no more: %s", self._info.id, error)
+        elif self._broken is None and end > self._durable:
+            self._durable = end
+            if self._on_durable is not None:
+                self._on_durable(end)
+        self._safer.set()
+        self._safer = trio.Event()
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise StoreError(str(self._broken)) from self._broken
+
+    def _appended(self, batch: Batch) -> None:
+        self._keeper.grew(self, batch.end - batch.start)
+        self._wake()
 
     def _wake(self) -> None:
         # Most logs have no reader most of the time, and an event can be set only once.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from tailrace.errors import ConnectionClosed, ConnectionLost, RemoteError, describe
+from tailrace.errors import ConnectionClosed, ConnectionLost, LocalProtocolError, RemoteError, describe
 from tailrace.link import Connection, RemoteCommandImpl
 from tailrace.link.endpoint import without_secrets
+from tailrace.logs import receipt_table, run_end
 from tailrace.master.files import Closes
 from tailrace.master.result import RunResult
 
@@ -40,6 +41,7 @@ class Outcome:
     receipt: Receipt | None = None
     damaged: bool = False
     parting: str | None = None  # why the connection will be lost, if it is by our doing
+    interrupted: bool = False  # the worker was asked to stop it
 
     def note(self, updates: Updates) -> None:
         """Keep what `updates` says; its log is not looked at."""
@@ -59,7 +61,7 @@ class Outcome:
             state="lost" if lost else "complete",
             rc=_integer(values.get("rc")),
             signal=_text(values.get("signal")),
-            reason=_text(values.get("failure_reason")),
+            reason=_text(values.get("failure_reason")) or self._unsaid_reason(),
             elapsed=_seconds(values.get("elapsed")),
             failure=None if failure is None else describe(failure),
             damaged=self.damaged,
@@ -69,6 +71,11 @@ class Outcome:
             got_revision=_text(values.get("got_revision")),
             repo_downloaded=_texts(values.get("repo_downloaded")),
         )
+
+    def _unsaid_reason(self) -> str | None:
+        """Buildbot's worker gives no reason for what it has stopped; but neither does it say how long that took."""
+        stopped = self.interrupted and self.values.get("rc") and "elapsed" not in self.values
+        return "interrupted" if stopped else None
 
 
 class AwaitedCommand(RemoteCommandImpl):
@@ -113,6 +120,7 @@ class AwaitedCommand(RemoteCommandImpl):
             await trio.lowlevel.checkpoint()
             return
         connection, builder = self._where
+        self.outcome.interrupted = True
         with contextlib.suppress(ConnectionLost, ConnectionClosed):  # the command ends by it
             await connection.remoteInterruptCommand(builder, self.id, why)
 
@@ -142,12 +150,15 @@ class AwaitedCommand(RemoteCommandImpl):
 class RunCommand(AwaitedCommand):
     """The command of a run: its log goes into the store, its result into the catalogue.
 
-    A batch counts as durable when the store has written it to its file, which outlives this process, however it ends.
+    Its worker may forget a batch when the store has it safe: see `tailrace.logs.Durability`.
     """
+
+    durable_on_return = False
 
     def __init__(self, command_id: str, worker: str, writer: RunWriter) -> None:
         super().__init__(command_id, worker)
         self._writer = writer
+        writer.on_durable(self._on_durable)
 
     async def remote_update(self, updates: Updates) -> None:
         """Appends to the log. A full disk raises StoreError, which interrupts the command."""
@@ -163,9 +174,22 @@ class RunCommand(AwaitedCommand):
             logger.error("run %s is damaged: its receipt differs from what arrived", self.id)
         with trio.CancelScope(shield=True):  # the catalogue must not say `running` of what has ended
             try:
-                await self._writer.finish(**result_columns(result))
+                await self._writer.finish(**self._columns(result))
             finally:
                 await self._end()
+
+    def _columns(self, result: RunResult) -> RunEnd:
+        """The part of a result that the catalogue keeps."""
+        table = None
+        if result.receipt is not None:
+            table = receipt_table(result.receipt, agrees=not result.damaged, durable=self._writer.durability)
+        return run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
+
+    def _on_durable(self, offset: int) -> None:
+        if self._where is not None:
+            # Said a moment too late is no fault: the command may be gone, or all of it given up.
+            with contextlib.suppress(LocalProtocolError):
+                self._where[0].durable(self.id, offset)
 
 
 @final
@@ -186,25 +210,6 @@ class TransferCommand(AwaitedCommand):
         """The last line that the worker said on stderr, or nothing."""
         lines = self._errors.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
-
-
-def result_columns(result: RunResult) -> RunEnd:
-    """The part of a result that the catalogue keeps."""
-    return {
-        "state": result.state,
-        "rc": result.rc,
-        "signal": result.signal,
-        "reason": result.reason,
-        "elapsed": result.elapsed,
-        "failure": result.failure,
-        "receipt": None if result.receipt is None else receipt_table(result.receipt, damaged=result.damaged),
-    }
-
-
-def receipt_table(receipt: Receipt, *, damaged: bool) -> dict[str, object]:
-    """A receipt as JSON says it; of each channel bytes, lines begun, bytes in gaps, bytes masked."""
-    channels = {channel: list(counts) for channel, counts in receipt.channels.items()}
-    return {"chain": receipt.chain.hex(), "records": receipt.records, "channels": channels, "agrees": not damaged}
 
 
 def title(command: str, args: Mapping[str, object]) -> str:

@@ -25,6 +25,8 @@ from tailrace.limits import Limits
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tailrace.logs import Durability
+
 CONFIG_FILE: Final = "tailrace.toml"
 ACCOUNTS_FILE: Final = "accounts"
 ID_FILE: Final = "master-id"
@@ -49,6 +51,7 @@ class MasterConfig:
     master_id: str
     listen: tuple[str, ...]
     limits: Limits
+    durability: Durability = "disk"
     certificate: Path | None = None
     key: Path | None = None
 
@@ -105,11 +108,13 @@ def load(directory: Path) -> MasterConfig:
     if unknown := sorted(table.keys() - known):
         raise StoreError(f"{path}: unknown table [{unknown[0]}]")
     certificate, key = _tls(path, table.get("tls"))
+    master = _master(path, table["master"])
     return MasterConfig(
         directory=directory,
         master_id=master_id(directory),
-        listen=_listen(path, table["master"]),
+        listen=_listen(path, master),
         limits=_limits(path, table.get("limits", {})),
+        durability=_durability(path, master),
         certificate=certificate,
         key=key,
     )
@@ -224,15 +229,27 @@ def _read_toml(directory: Path) -> dict[str, object]:
     return table
 
 
-def _listen(path: Path, table: object) -> tuple[str, ...]:
+def _master(path: Path, table: object) -> Mapping[str, object]:
     if not isinstance(table, Mapping):
         raise StoreError(f"{path}: master must be a table")
-    if unknown := sorted(table.keys() - {"listen"}):
+    if unknown := sorted(table.keys() - {"listen", "durability"}):
         raise StoreError(f"{path}: unknown name {unknown[0]} in [master]")
+    return table
+
+
+def _listen(path: Path, table: Mapping[str, object]) -> tuple[str, ...]:
     listen = table.get("listen")
     if not isinstance(listen, list) or not listen or not all(isinstance(item, str) for item in listen):
         raise StoreError(f'{path}: listen must be a list of endpoints, such as ["{DEFAULT_ENDPOINT}"]')
     return tuple(listen)
+
+
+def _durability(path: Path, table: Mapping[str, object]) -> Durability:
+    match table.get("durability", "disk"):
+        case "disk" | "relaxed" as durability:
+            return durability
+        case other:
+            raise StoreError(f'{path}: durability is "disk" or "relaxed", not {other!r}')
 
 
 def _tls(path: Path, table: object) -> tuple[Path | None, Path | None]:

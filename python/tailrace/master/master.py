@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from tailrace.logs import Durability
+
 logger = logging.getLogger("tailrace.master")
 
 _CLOSING_S: Final = 5.0
@@ -44,10 +46,13 @@ async def open_master(
     accounts: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
+    durability: Durability = "disk",
 ) -> AsyncIterator[Master]:
     """Serve a master inside the `async with`: its workers attach, its runs are kept in `state_dir`.
 
     With `state_dir=None` nothing stays on disk. On the way out connections are closed and every run is written down.
+    A worker keeps what it sent until it is on the master's disk; with `durability="relaxed"` (and without `state_dir`)
+    until the master's kernel has it: then no byte is lost if the master dies, but the last ones if its machine does.
 
     Raises:
         OSError: an endpoint cannot be listened on; the text says which.
@@ -55,7 +60,13 @@ async def open_master(
     """
     limits = limits or Limits()
     with _unwrapped(), _directory(state_dir) as directory:
-        async with open_store(directory) as store, trio.open_nursery() as nursery:
+        async with (
+            open_store(directory, "relaxed" if state_dir is None else durability) as store,
+            trio.open_nursery() as nursery,
+        ):
+            for info in store.abandoned():
+                # A worker cannot bring them back yet.
+                await store.lose(info.id, "the master stopped before the run ended")
             identity = await trio.to_thread.run_sync(master_id, directory)
             master = Master(identity, store, Roster(accounts or {}), nursery, limits, tls)
             try:

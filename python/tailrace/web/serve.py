@@ -33,7 +33,9 @@ async def serve_master(directory: Path, *, announce: Callable[[str], None]) -> N
     """
     settings = await trio.to_thread.run_sync(config.load, directory)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_master(directory, limits=settings.limits, tls=settings.tls()) as master:
+        async with open_master(
+            directory, limits=settings.limits, tls=settings.tls(), durability=settings.durability
+        ) as master:
             with open_socket(directory) as listening:
                 # The accounts are read after the socket is there: who adds a worker asks us from now on.
                 accounts = await trio.to_thread.run_sync(config.load_accounts, directory)

@@ -217,6 +217,7 @@ class _Attacher:
             tls=self._target.tls,
             limits=self._target.limits,
             software=f"tailrace {__version__}",
+            holdings=self._worker.holdings,
         )
 
     async def _stop_dialing(self, scope: trio.CancelScope) -> None:

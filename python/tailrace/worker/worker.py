@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from tailrace.errors import LimitExceeded, RemoteError, UnknownCommand
+from tailrace.link.holdings import Holdings
 
 from .background import background
 from .commands import PLAIN, SUPERVISED
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tailrace._core import Value
     from tailrace.limits import Limits
     from tailrace.link import RemoteCommandProxy
+    from tailrace.link.resume import CommandKey
 
     from .config import Manners
     from .running import Job
@@ -71,8 +73,10 @@ class Worker:
         self.stopped = trio.Event()
         """Set when the worker is to go: after `remoteShutdown`, or when it is drained."""
         self.draining = False
+        self.holdings = Holdings(nursery, orphan_timeout_s=limits.orphan_timeout_s, on_orphaned=self._orphaned)
         self._nursery = nursery
         self._running: set[Running] = set()
+        self._named: dict[tuple[str, str], Running] = {}
         self._idle = trio.Event()
         self._idle.set()
         self._attachments = 0
@@ -115,12 +119,21 @@ class Worker:
         with trio.move_on_after(STOP_S):
             await self._idle.wait()
 
-    def start(self, running: Running, ended: Callable[[], object]) -> None:
-        """Lets a command run in the background. `ended` is called when it is over."""
+    def start(self, owner: str, command: str, running: Running) -> None:
+        """Lets a command of this owner, a master or a connection, run in the background."""
         self._running.add(running)
+        self._named[owner, command] = running
         if self._idle.is_set():
             self._idle = trio.Event()
-        self._nursery.start_soon(self._run, running, ended)
+        self._nursery.start_soon(self._run, owner, command, running)
+
+    def find(self, owner: str, command: str) -> Running | None:
+        """The owner's command of that id, while it runs or its end is not safe yet."""
+        return self._named.get((owner, command))
+
+    def of(self, owner: str) -> list[Running]:
+        """All of the owner's commands."""
+        return [running for (name, _), running in self._named.items() if name == owner]
 
     def tidy(self, keep: set[str]) -> None:
         """Removes directories that belong to no builder, in the background.
@@ -130,14 +143,20 @@ class Worker:
         if "." not in keep:
             self._nursery.start_soon(remove_leftovers, self.basedir, keep)
 
-    async def _run(self, running: Running, ended: Callable[[], object]) -> None:
+    def _orphaned(self, key: CommandKey) -> None:
+        running = self.find(key.master, key.command)
+        if running is not None:
+            self._nursery.start_soon(running.interrupt, "its master has not come back")
+
+    async def _run(self, owner: str, command: str, running: Running) -> None:
         try:
             await running.run()
         except Exception:
             # The master hears of it by the stream's reset. A worker outlives the death of a supervisor.
             logger.exception("%s: given up", running.title)
         finally:
-            ended()
+            if self._named.get((owner, command)) is running:
+                del self._named[owner, command]
             self._running.discard(running)
             if not self._running:
                 self._idle.set()
@@ -149,17 +168,23 @@ class Attachment:
 
     def __init__(self, worker: Worker, serial: int) -> None:
         self._worker = worker
-        self._serial = serial
+        # Whose commands they are: a master's, who comes back to them, or else this connection's.
+        self._owner = f"connection {serial}"
+        self._outlives = False
         self._builders: dict[str, str] = {}
-        self._commands: dict[str, Running] = {}
 
     async def lost(self, why: str) -> None:
-        """The connection is over: its commands are interrupted, or run on. Nobody will be told how they end."""
-        if self._worker.manners.keep_lost_commands:
+        """The connection is over. What its master cannot come back to is interrupted, or runs on for nobody."""
+        if self._outlives or self._worker.manners.keep_lost_commands:
             return
         with trio.move_on_after(STOP_S, shield=True):
-            for running in list(self._commands.values()):
+            for running in self._worker.of(self._owner):
                 await running.interrupt(why)
+
+    def attached(self, master: str) -> None:
+        """This is the master, if it can come back to its commands over another connection."""
+        if master:
+            self._owner, self._outlives = master, True
 
     async def print(self, message: str) -> None:
         """Writes the message to the worker's log."""
@@ -206,14 +231,13 @@ class Attachment:
         job = await self._job(context)
         keep_lost = self._worker.manners.keep_lost_commands
         running = Running(job, f"{name} {command}", proxy.send, term_s=term_s, keep_lost=keep_lost)
-        self._commands[command] = running
-        self._worker.start(running, partial(self._forget, command, running))
+        self._worker.start(self._owner, command, running)
 
     async def interruptCommand(self, builder: str, command: str, why: str) -> None:
         """Interrupts a command. One that is not there, or over, is fine."""
         del builder
-        if command in self._commands:
-            await self._commands[command].interrupt(why)
+        if (running := self._worker.find(self._owner, command)) is not None:
+            await running.interrupt(why)
         await trio.lowlevel.checkpoint()
 
     async def shutdown(self) -> None:
@@ -230,12 +254,9 @@ class Attachment:
         if make is None:
             raise UnknownCommand(f"this worker has no command {context.name!r}")
         command = make(context)
-        # The number keeps apart what a new connection starts and what of an older one's commands is not quite dead.
-        return SupervisedJob(command, await self._worker.supervisors.start(f"{self._serial}.{context.command}"))
-
-    def _forget(self, command: str, running: Running) -> None:
-        if self._commands.get(command) is running:
-            del self._commands[command]
+        # The number keeps apart what is started and what of another command of that id is not quite dead.
+        number = secrets.token_hex(4)
+        return SupervisedJob(command, await self._worker.supervisors.start(f"{context.command}.{number}"))
 
     def _builder_dir(self, builder: str) -> Path:
         if not builder:

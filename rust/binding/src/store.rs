@@ -118,6 +118,10 @@ impl LogReader {
         totals_to_python(py, &end.totals)
     }
 
+    fn is_ended(&self, py: Python<'_>) -> PyResult<bool> {
+        self.with(py, tailrace_store::LogReader::is_ended)
+    }
+
     #[pyo3(signature = (channel = None, /))]
     fn lines(&self, py: Python<'_>, channel: Option<&str>) -> PyResult<u64> {
         let select = select(channel)?;

@@ -44,6 +44,9 @@ pub enum StoreError {
         /// What was wrong with the record there.
         what: String,
     },
+    /// A sync did not succeed, and what it was for may never reach the disk, whatever later ones say.
+    #[error("the log takes no more, as an earlier sync failed: {0}")]
+    Failed(String),
     /// The caller's mistake. Nothing was changed.
     #[error("{0}")]
     Usage(String),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::error::StoreError;
 use crate::format::State;
 use crate::index::Index;
 
@@ -22,6 +23,8 @@ pub(crate) struct Now {
     pub starts: Vec<u64>,
     /// The segment that is being written.
     pub active: Option<Active>,
+    /// Why nothing can become safe any more.
+    pub failed: Option<String>,
 }
 
 /// A segment that has no index in its file yet.
@@ -48,6 +51,11 @@ impl Live {
 }
 
 impl Now {
+    /// Refuses if nothing can become safe any more.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.failed.as_ref().map_or(Ok(()), |why| Err(StoreError::Failed(why.clone())))
+    }
+
     /// The active segment, if it is this one.
     pub(crate) fn active(&self, start: u64) -> Option<&Active> {
         self.active.as_ref().filter(|active| active.start == start)

@@ -86,11 +86,33 @@ impl LogReader {
         self.live.now().end.totals.lines(select)
     }
 
+    /// Whether the last record is a receipt: behind it nothing follows, and the log tells how its command ended.
+    pub fn is_ended(&mut self) -> Result<bool, StoreError> {
+        let end = self.end_offset();
+        self.enter_last(|start| start.offset < end)?;
+        self.seek(|_, index| index.before_offset(end.saturating_sub(1)))?;
+        let mut last = None;
+        while let Some(block) = self.next_block()? {
+            last = Some(block);
+        }
+        let Some(block) = last else { return Ok(false) };
+        let records = self.records(&block)?;
+        let record = Records::new(&records).last().transpose().map_err(|_| self.malformed(&block))?;
+        Ok(record.is_some_and(|(_, record)| matches!(Record::decode(record), Ok(Record::Receipt(_)))))
+    }
+
     /// Whole records from `offset` on: at least one, else at most `max` bytes. None: `offset` is the end.
     pub fn batch(&mut self, offset: u64, max: usize) -> Result<Option<Bytes>, StoreError> {
         let mut parts: Vec<Bytes> = Vec::new();
         let mut length = 0usize;
-        while let Some(rest) = self.block_from(offset + length as u64)? {
+        loop {
+            let rest = match self.block_from(offset + length as u64) {
+                Ok(Some(rest)) => rest,
+                Ok(None) => break,
+                // What is good comes first, and the error when nothing else is left.
+                Err(_) if length > 0 => break,
+                Err(error) => return Err(error),
+            };
             let room = max.saturating_sub(length);
             let taken = if rest.len() <= room { rest.len() } else { self.whole(&rest, room, offset + length as u64)? };
             if length > 0 && taken > room {

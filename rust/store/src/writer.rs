@@ -36,6 +36,7 @@ struct Open {
 /// What [`LogWriter::syncing`] has collected.
 #[derive(Debug)]
 pub struct Syncing {
+    live: Arc<Live>,
     files: Vec<Open>,
     directory: Option<PathBuf>,
 }
@@ -71,9 +72,13 @@ impl LogWriter {
     }
 
     /// Appends whole records that begin at `start`, which must be [`LogWriter::end`]. `chain` is the chain behind them, if the caller
-    /// knows it. After an error nothing was appended, and the same may be tried again.
+    /// knows it. After an error nothing was appended, and the same may be tried again; after a failed sync nothing can be appended.
     pub fn append(&mut self, records: &[u8], start: u64, chain: Option<[u8; 32]>) -> Result<(), StoreError> {
-        let state = self.live.now().end.clone();
+        let state = {
+            let now = self.live.now();
+            now.check()?;
+            now.end.clone()
+        };
         if self.closed {
             return Err(StoreError::Usage("the log is closed".to_owned()));
         }
@@ -110,14 +115,13 @@ impl LogWriter {
         let mut files = std::mem::take(&mut self.unsynced);
         files.extend(self.active.clone());
         let directory = std::mem::take(&mut self.names_unsynced).then(|| self.live.directory.clone());
-        Syncing { files, directory }
+        Syncing { live: Arc::clone(&self.live), files, directory }
     }
 
-    /// Ends the log, and lets go of its file. Not synced: [`seal_next`](crate::seal_next) does that. Harmless if it is closed.
+    /// Ends the log. Not synced: that can be done afterwards, or else [`seal_next`](crate::seal_next) does it. Harmless if it is closed.
     pub fn close(&mut self) -> Result<(), StoreError> {
         self.end_segment()?;
         self.closed = true;
-        self.unsynced.clear();
         Ok(())
     }
 
@@ -148,12 +152,16 @@ impl LogWriter {
             }
         };
         let path = directory::raw_path(directory, start);
-        let active = active.filter(|_| last && path.exists());
-        if let Some(active) = &active {
+        let is_raw = path.exists();
+        let active = active.filter(|_| last && is_raw);
+        if is_raw {
             let file = OpenOptions::new().write(true).open(&path);
-            let cut = file.and_then(|file| file.set_len(active.file_end).map(|()| file));
+            let cut =
+                file.and_then(|file| active.as_ref().map_or(Ok(()), |it| file.set_len(it.file_end)).map(|()| file));
             let file = Arc::new(cut.map_err(StoreError::io("recover", &path))?);
-            self.active = Some(Open { path, file });
+            // Whoever wrote it may not have synced it.
+            let open = Open { path, file };
+            if active.is_some() { self.active = Some(open) } else { self.unsynced.push(open) }
         }
         let mut now = self.live.now();
         now.starts.push(start);
@@ -240,12 +248,21 @@ impl LogWriter {
 }
 
 impl Syncing {
-    /// Waits until the disk has it.
+    /// Waits until the disk has it. A failure is for ever: the kernel says once that it could not write, and then forgets what.
     pub fn run(self) -> Result<(), StoreError> {
+        self.live.now().check()?;
+        let done = self.all();
+        if let Err(error) = &done {
+            self.live.now().failed.get_or_insert_with(|| error.to_string());
+        }
+        done
+    }
+
+    fn all(&self) -> Result<(), StoreError> {
         for open in &self.files {
             open.file.sync_data().map_err(StoreError::io("sync", &open.path))?;
         }
-        self.directory.map_or(Ok(()), |directory| directory::sync(&directory))
+        self.directory.as_deref().map_or(Ok(()), directory::sync)
     }
 }
 

@@ -1,0 +1,71 @@
+"""What the last process has left: which runs go on, which have ended, and what the catalogue has to be told. Blocks."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tailrace._core import LogWriter
+from tailrace.errors import StoreError
+from tailrace.logs import directory as files
+from tailrace.logs.info import RunEnd, RunInfo, with_totals
+from tailrace.logs.replay import replay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Unpack
+
+    from tailrace.logs.catalog import Catalog
+    from tailrace.logs.commit import Durability
+
+logger = logging.getLogger("tailrace.logs")
+
+
+def recover(directory: Path, catalog: Catalog, durability: Durability) -> list[tuple[RunInfo, LogWriter]]:
+    """Bring the catalogue up to date, and return the runs that go on, with their logs. Nobody may write to any run."""
+    missing = files.run_ids(directory) - catalog.ids()
+    found = [files.read_run(files.run_directory(directory, run_id)) for run_id in missing]
+    # What a run's directory says is older than the catalogue never, and younger after the machine's death.
+    found += [files.read_run(files.run_directory(directory, info.id)) for info in catalog.running()]
+    left = []
+    infos = [info for info in found if info.state != "running"]
+    for info in found:
+        if info.state == "running":
+            info, log = _recover_run(directory, info, durability)
+            infos.append(info)
+            if log is not None:
+                left.append((info, log))
+    catalog.put_all(infos)
+    return left
+
+
+def rebuild(directory: Path, catalog: Catalog) -> None:
+    """Make the catalogue again from what lies beside the logs."""
+    infos = [files.read_run(files.run_directory(directory, run_id)) for run_id in files.run_ids(directory)]
+    catalog.replace_all(infos)
+
+
+def _recover_run(directory: Path, info: RunInfo, durability: Durability) -> tuple[RunInfo, LogWriter | None]:
+    """A run whose master died while it ran. Its log is cut to the last good record; None: it has ended."""
+    path = files.run_directory(directory, info.id)
+    try:
+        log = LogWriter.recover(str(path))
+        reader = log.reader()
+        if not reader.is_ended():
+            return attrs.evolve(info, suspended=True), log
+        log.close()
+        return _end(path, with_totals(info, log.totals()), **replay(reader).end(durability)), None
+    except StoreError as error:
+        logger.warning("the log of run %s cannot be recovered: %s", info.id, error)
+        failure = ("StoreError", f"the master stopped before the run ended, and {error}")
+        return _end(path, info, state="lost", failure=failure), None
+
+
+def _end(path: Path, info: RunInfo, **end: Unpack[RunEnd]) -> RunInfo:
+    """Write down how it ended. When: nobody knows better than its files."""
+    ended = max(files.last_change(path), info.started)
+    info = attrs.evolve(attrs.evolve(info, ended=ended), **end)
+    files.write_result(path, info)
+    return info
