@@ -11,7 +11,7 @@ import attrs
 
 from tailrace._core import decode_value, encode_value
 from tailrace.errors import LocalProtocolError, TailraceError
-from tailrace.link.holdings import CommandKey
+from tailrace.link.resume import CommandKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,18 +33,20 @@ class Label:
     """Whose command a supervisor runs.
 
     Attributes:
+        term_s: How long an interrupt gives it before it gets harsh.
         boot: The kernel's name for this run of the machine.
         started: Unix time.
     """
 
     key: CommandKey
+    term_s: float
     boot: str
     started: float
 
     @classmethod
-    def of(cls, key: CommandKey) -> Label:
+    def of(cls, key: CommandKey, term_s: float) -> Label:
         """The label of a command that is started now."""
-        return cls(key=key, boot=boot_id(), started=time.time())
+        return cls(key=key, term_s=term_s, boot=boot_id(), started=time.time())
 
     def why_lost(self) -> tuple[str, str]:
         """What to say of this command when its supervisor is gone."""
@@ -75,6 +77,7 @@ def write_label(directory: Path, label: Label) -> None:
             "builder": key.builder,
             "name": key.name,
             "digest": key.digest,
+            "term_s": label.term_s,
             "boot": label.boot,
             "started": label.started,
         }
@@ -98,7 +101,9 @@ def read_label(directory: Path) -> Label:
         entries = cast("Mapping[str, Value]", decode_value(path.read_bytes()))
         layout = entries["layout"]
         if layout != LAYOUT:
-            raise LocalProtocolError(f"{path}: of layout {layout}, which is not the layout {LAYOUT} that is known here")
+            raise LocalProtocolError(
+                f"{path}: of layout {layout!r}, which is not the layout {LAYOUT} that is known here"
+            )
         key = CommandKey(
             master=str(entries["master"]),
             command=str(entries["command"]),
@@ -106,7 +111,8 @@ def read_label(directory: Path) -> Label:
             name=str(entries["name"]),
             digest=cast(bytes, entries["digest"]),
         )
-        return Label(key=key, boot=str(entries["boot"]), started=float(cast(float, entries["started"])))
+        term_s, started = cast(float, entries["term_s"]), cast(float, entries["started"])
+        return Label(key=key, term_s=float(term_s), boot=str(entries["boot"]), started=float(started))
     except (KeyError, TypeError, ValueError) as error:
         raise LocalProtocolError(f"{path}: not what a worker writes") from error
     except TailraceError as error:

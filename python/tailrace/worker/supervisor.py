@@ -20,6 +20,7 @@ from tailrace._core import Journal, decode_value, encode_value
 from tailrace.errors import LocalProtocolError, TailraceError
 
 from .child import Child, Exit, LogFile, exit_of, spawn_fields
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
@@ -68,6 +69,8 @@ class Supervised:
         self._is_spooling = False
         self._ends_itself = False
         self._leaving = False
+        self._died = False
+        self.is_detached = False
 
     # The children
 
@@ -145,7 +148,7 @@ class Supervised:
 
     def detach(self) -> None:
         """Lets it live on for the next daemon. Nothing can be asked of it any more; `aclose` does nothing."""
-        self._leaving = True
+        self._leaving = self.is_detached = True
         self._socket.close()
         self._gone.set()
 
@@ -172,6 +175,8 @@ class Supervised:
 
     async def _ask(self, op: str, fields: Mapping[str, Value]) -> Mapping[str, Value]:
         await trio.lowlevel.checkpoint()
+        if self._died:
+            raise self._lost()  # its successor does nothing but end the journal
         self._count += 1
         number = self._count
         self._asked[number] = _Answer()
@@ -223,6 +228,7 @@ class Supervised:
         """Takes what the supervisor says, until it goes. One that dies is given a successor, if there can be one."""
         try:
             while await self._listen() and self._greeted.is_set():
+                self._died = self._ends_itself = True
                 self._greeted = trio.Event()
                 self._socket.close()
                 self.pid, connection = await succeed()

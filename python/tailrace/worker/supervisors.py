@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator
 
-    from tailrace.link.holdings import CommandKey
-
     from .helper import WhenFull
 
 logger = logging.getLogger("tailrace.worker")
@@ -97,10 +95,10 @@ class Supervisors:
         """The process of which all of them are forks."""
         return self._helper.pid
 
-    async def start(self, name: str, key: CommandKey | None = None) -> Supervised:
+    async def start(self, name: str, label: Label | None = None) -> Supervised:
         """Starts a supervisor, in a directory of this name. Not cancelled once begun; it takes some milliseconds.
 
-        With a key it can be found by a later daemon.
+        With a label it can be found by a later daemon.
 
         Raises:
             OSError: there is one already, or the system has no room for another.
@@ -109,9 +107,9 @@ class Supervisors:
         with trio.CancelScope(shield=True):
             pid = await self._helper.start(directory)
             supervised = self._take(directory, pid, connect(directory), SUPERVISOR_LOST)
-            if key is not None:
+            if label is not None:
                 try:
-                    await trio.to_thread.run_sync(write_label, directory, Label.of(key))
+                    await trio.to_thread.run_sync(write_label, directory, label)
                 except BaseException:
                     await supervised.aclose()
                     raise
