@@ -144,6 +144,36 @@ async def test_what_a_child_writes_while_no_worker_is_there_is_kept(farm):
     assert impl.updates["failure_reason"] == "interrupted"
 
 
+async def test_a_worker_whose_master_is_away_stays_small(farm):
+    """Under a child that writes as fast as it can."""
+    with (farm.basedir / "tailrace.toml").open("a") as settings:
+        settings.write("[limits]\nspool_bytes_max = 100_000_000\n")
+    with serving(farm) as worker:
+        conn = await farm.attached()
+        idle = _peak(worker.pid)
+        impl = await started(conn, command=["cat", "/dev/zero"])
+        await impl.wait_bytes(1)
+        farm.listener.updateRegistration("w", None)
+        conn.loseConnection()
+        (directory,) = supervisors(farm)
+        await wait_until(lambda: _spooled(directory) > 95_000_000)
+        (supervisor,) = _children(farm)
+        assert _spooled(directory) <= 100_000_000
+        assert _peak(worker.pid) - idle < 32 << 20
+        assert _peak(supervisor) < 32 << 20
+        os.kill(supervisor, signal.SIGKILL)
+
+
+def _spooled(directory):
+    return sum(path.stat().st_size for path in directory.glob("spool.*"))
+
+
+def _peak(pid):
+    """The most memory that a process ever had, what it shares included."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
+
+
 async def test_an_interrupt_reaches_a_command_that_was_left(farm):
     with serving(farm):
         conn = await farm.attached()
