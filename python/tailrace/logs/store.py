@@ -140,6 +140,12 @@ class LogStore:
         await trio.lowlevel.checkpoint()
         return await self._take_abandoned(run_id).finish(state="lost", failure=("ConnectionLost", reason))
 
+    async def wait_ended(self, run_id: str) -> None:
+        """Wait until a run has ended, or this store is written to no more. Cancelling it leaves nothing behind."""
+        await trio.lowlevel.checkpoint()
+        if (writer := self._live.get(run_id)) is not None:
+            await writer.wait_finished()
+
     async def replay(self, run: str | RunInfo) -> Replay:
         """What a log says, gone through from its beginning: for who goes on with one, or counts it."""
         reader, _ = await self._reader(run)

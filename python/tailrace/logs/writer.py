@@ -176,6 +176,11 @@ class RunWriter:
             await self._grown.wait()
         return True
 
+    async def wait_finished(self) -> None:
+        """Wait until nothing follows."""
+        while not self._finished:
+            await self._grown.wait()
+
     @property
     def followers(self) -> int:
         """How many wait for more."""

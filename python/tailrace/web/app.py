@@ -151,16 +151,15 @@ async def _run(request: Request) -> Response:
 
 async def _stop(request: Request) -> Response:
     why = _string(await _body(request), "why", optional=True) or "stopped by the user"
-    if (command := _master(request).live((await _found(request)).id)) is not None:
-        await command.interrupt(why)
+    await _master(request).stop((await _found(request)).id, why)
     return JSONResponse({})
 
 
 async def _wait(request: Request) -> Response:
     info = await _found(request)
     master = _master(request)
-    if (command := master.live(info.id)) is not None:
-        await command.wait()
+    if info.state == "running":
+        await master.store.wait_ended(info.id)
         info = await master.store.run(info.id)
     return _json(run_row(info))
 
