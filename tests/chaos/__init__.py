@@ -1,0 +1,1 @@
+"""Networks that fail on purpose, for the tests and for the benchmarks."""
