@@ -42,6 +42,7 @@ class FakeRun:
     cuts: list[int] = attrs.field(factory=list)
     """After so many bytes the connection breaks off, one after another."""
     place: tuple[int, int | None] = (0, None)
+    verified: dict[str, object] = attrs.field(factory=dict)
     stopped: trio.Event = attrs.field(factory=trio.Event)
 
     def row(self, ended: bool) -> dict[str, object]:
@@ -67,6 +68,7 @@ class FakeMaster:
                 Route("/api/runs/{run}/wait", self._run),
                 Route("/api/runs/{run}/log", self._log),
                 Route("/api/runs/{run}/place", self._place),
+                Route("/api/runs/{run}/verify", self._verify),
                 Route("/api/files", self._files, methods=["PUT", "GET"]),
             ]
         )
@@ -122,6 +124,9 @@ class FakeMaster:
         await self._note(request)
         offset, cut = self.run.place
         return JSONResponse({"offset": offset, "cut": cut})
+
+    async def _verify(self, request) -> Response:
+        return JSONResponse(self.run.verified)
 
     async def _cut(self, offset: int):
         """The log from there on, as far as the connection holds."""

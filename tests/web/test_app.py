@@ -136,6 +136,23 @@ async def test_a_line_that_is_still_to_come_is_waited_for(api, farm):
     assert answer["offset"] > 0
 
 
+async def test_a_run_is_verified_against_its_receipt(api, farm):
+    await farm.attach(shell=greet)
+    run = await start(api)
+    await api.get(f"/api/runs/{run}/wait")
+    found = (await api.get(f"/api/runs/{run}/verify")).json()
+    assert (found["ok"], found["problems"], found["damaged_from"]) == (True, [], None)
+    assert found["channels"]["stdout"] == [14, 3, 0]
+
+
+async def test_a_run_without_a_receipt_is_not_verified(api, farm):
+    await farm.attach(shell=forever)
+    run = await start(api)
+    found = (await api.get(f"/api/runs/{run}/verify")).json()
+    assert not found["ok"]
+    assert "has not ended" in found["problems"][0]
+
+
 async def test_a_log_is_followed_to_its_end(api, farm):
     await farm.attach(shell=forever)
     run = await start(api)

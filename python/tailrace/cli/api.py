@@ -64,7 +64,7 @@ class RunInfo:
 
     @property
     def ended(self) -> bool:
-        return self.state not in ("running", "suspended", "starting", "pending")
+        return self.state not in ("running", "starting", "pending")
 
 
 @final
@@ -88,6 +88,10 @@ class Api:
     async def wait(self, name: str) -> RunInfo:
         """The run, when it has ended."""
         return run_info(_row(await self._ask("GET", _run_path(name, "wait"))))
+
+    async def verify(self, name: str) -> Row:
+        """What is stored of it, counted anew; `ok` says whether it is what was sent."""
+        return _row(await self._ask("GET", _run_path(name, "verify")))
 
     async def start(self, worker: str | None, builder: str | None, command: str, args: Mapping[str, Json]) -> RunInfo:
         """When cancelled, it may or may not have started."""

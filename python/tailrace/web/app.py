@@ -8,6 +8,7 @@
 | POST `/api/runs/RUN/stop`; GET `/api/runs/RUN/wait` | |
 | GET `/api/runs/RUN/log?follow&channel&name&from_line&tail&offset` | raw records |
 | GET `/api/runs/RUN/place?follow&channel&name&from_line&tail` | where they begin, for who filters: `offset`, `cut` |
+| GET `/api/runs/RUN/verify` | what is stored, counted anew, beside its receipt; `ok` |
 | PUT, GET `/api/files?worker&path&kind&mode` | bytes of a file, or a POSIX tar stream of a tree |
 
 What goes wrong is answered with 4xx or 5xx and `{"error": one line, "type": class}`.
@@ -63,6 +64,12 @@ _RUNS_MAX: Final = 1000
 _BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of a JSON request. The kernel takes 2 MiB of arguments and environment together; JSON may double them."""
 
+_UNRECEIPTED: Final = {
+    "running": "the run has not ended",
+    "lost": "the run was lost",
+    "complete": "its worker sent none",
+}
+
 
 def make_app(master: Master, directory: Path) -> Starlette:
     """The API of `master`, whose accounts are in `directory`."""
@@ -78,6 +85,7 @@ def make_app(master: Master, directory: Path) -> Starlette:
         Route("/api/runs/{run}/wait", _wait),
         Route("/api/runs/{run}/log", _log),
         Route("/api/runs/{run}/place", _place),
+        Route("/api/runs/{run}/verify", _verify),
         Route("/api/files", put_file, methods=["PUT"]),
         Route("/api/files", get_file, methods=["GET"]),
     ]
@@ -207,6 +215,13 @@ async def _place(request: Request) -> Response:
     return _json({"offset": offset, "cut": cut})
 
 
+async def _verify(request: Request) -> Response:
+    verified = await _master(request).store.verify(await _found(request))
+    missing = () if verified.receipt is not None else (f"there is no receipt: {_UNRECEIPTED[verified.state]}",)
+    row = attrs.asdict(verified) | {"ok": verified.ok and not missing, "problems": [*verified.problems, *missing]}
+    return _json(row)
+
+
 def _selection(request: Request) -> tuple[str | None, int, int | None]:
     """Channel, first line, and how many from the end."""
     query = request.query_params
@@ -223,9 +238,8 @@ async def _found(request: Request) -> RunInfo:
 
 def run_row(info: RunInfo, master: Master) -> dict[str, object]:
     """A run as the API says it. It is `suspended` while it should run, and its worker is away."""
-    row = attrs.asdict(info)
     attached = info.worker in master.roster and master.roster[info.worker].state == "attached"
-    return row if info.state != "running" or attached else row | {"state": "suspended"}
+    return attrs.asdict(info) | {"suspended": info.suspended or (info.state == "running" and not attached)}
 
 
 def _worker_row(roster: Roster, name: str) -> dict[str, object]:
