@@ -55,9 +55,14 @@ class Reading:
                         continue
                     yield record.cut(cut) if cut is not None and record.offset == offset else record
 
-    async def place(self, *, from_line: int, tail: int | None, channel: str | None) -> tuple[int, int | None]:
-        """Where that line begins: the offset of its record, and at which of its line starts to cut it, if anywhere."""
-        found = await self._place(from_line, tail, channel, follow=False)
+    async def place(
+        self, *, from_line: int, tail: int | None, channel: str | None, wait: bool
+    ) -> tuple[int, int | None]:
+        """Where that line begins: the offset of its record, and at which of its line starts to cut it, if anywhere.
+
+        A line that has not begun is waited for, if that is asked for; else it is where the log ends now.
+        """
+        found = await self._place(from_line, tail, channel, follow=wait)
         return found or (self._reader.end, None)
 
     async def _place(

@@ -211,11 +211,20 @@ class LogStore:
                 yield batch
 
     async def place(
-        self, run: str | RunInfo, *, from_line: int = 1, tail: int | None = None, channel: str | None = None
+        self,
+        run: str | RunInfo,
+        *,
+        from_line: int = 1,
+        tail: int | None = None,
+        channel: str | None = None,
+        wait: bool = False,
     ) -> tuple[int, int | None]:
-        """Where `follow` would begin: a record's offset, for `batches`, and what to tell its `Record.cut`, if cut."""
+        """Where `follow` would begin: a record's offset, for `batches`, and what to tell its `Record.cut`, if cut.
+
+        With `wait` not before that line has begun, or the run has ended.
+        """
         reading = await self._reading(run)
-        return await reading.place(from_line=from_line, tail=tail, channel=channel)
+        return await reading.place(from_line=from_line, tail=tail, channel=channel, wait=wait)
 
     async def find_time(self, run: str | RunInfo, seconds: float) -> int:
         """The offset of the first log record that is not older than this Unix time; the end, if all are."""
