@@ -19,6 +19,8 @@ class Report:
     `broken`: what is raised when the first output has come. `slow_s`: how long it takes for each batch.
     """
 
+    key = None
+
     def __init__(self, broken=None, slow_s=0):
         self.batches = []
         self.done = trio.Event()

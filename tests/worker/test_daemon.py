@@ -13,6 +13,8 @@ from tailrace.errors import LocalProtocolError, LoginRefused, RemoteError, Unkno
 from tailrace.link import FileReaderImpl, FileWriterImpl, Listener, RemoteCommandImpl
 from tailrace.worker import create_worker, daemon, run_worker, serve_worker
 
+from .supervised import alive
+
 pytestmark = pytest.mark.usefixtures("_short_pauses")
 
 
@@ -342,6 +344,7 @@ async def served(farm, nursery):
         await serve_worker(farm.basedir, drain_timeout=0.1, announce=farm.states.told)
         farm.stopped.set()
 
+    farm.serve = serve
     nursery.start_soon(serve)
     farm.conn = await farm.attached()
     return farm
@@ -366,13 +369,40 @@ async def test_a_hangup_lets_commands_finish(served, tmp_path):
     assert served.states[-1].state == "stopped"
 
 
-async def test_a_terminated_worker_interrupts_what_lasts_too_long(served):
-    impl = await start(served.conn, "shell", command="echo on; sleep 1000")
-    await impl.wait_for(b"on\n")
+async def test_a_terminated_worker_leaves_what_runs_to_the_next(served, nursery, tmp_path, caplog):
+    go = tmp_path / "go"
+    impl = await start(served.conn, "shell", command=f"echo $PPID; while ! test -e {go}; do sleep 0.01; done; exit 5")
+    await impl.wait_for(b"\n")
     os.kill(os.getpid(), signal.SIGTERM)
-    await impl.ended()
-    assert (impl.updates["failure_reason"], impl.failure) == ("interrupted", None)
     await stopped(served)
+    assert alive(int(impl.stdout))
+    go.write_text("")
+    nursery.start_soon(served.serve)
+    await impl.ended()
+    assert (impl.updates["rc"], impl.failure) == (5, None)
+    assert "has died" not in caplog.text
+
+
+async def test_a_terminated_worker_interrupts_what_needs_it(served):
+    stuck = trio.Event()
+
+    class Stuck(FileWriterImpl):
+        async def remote_write(self, data):
+            stuck.set()
+            await trio.sleep_forever()
+
+        async def remote_utime(self, accessed_modified): ...
+        async def remote_unpack(self): ...
+        async def remote_close(self): ...
+
+    (served.basedir / "b").mkdir(exist_ok=True)
+    (served.basedir / "b/large").write_bytes(bytes(50_000_000))
+    impl = await start(served.conn, "uploadFile", workersrc="large", writer=Stuck(), maxsize=None, blocksize=1 << 16)
+    with trio.fail_after(20):
+        await stuck.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stopped(served)
+    await impl.ended()
 
 
 async def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_silent_master(tmp_path, nursery):

@@ -17,7 +17,8 @@ import trio.testing
 import tailrace.worker
 from tailrace._core import Journal, Ledger
 from tailrace.errors import LocalProtocolError
-from tailrace.worker.supervisor import LogFile, SupervisorLost, open_supervisors
+from tailrace.worker.supervisor import LogFile, SupervisorLost
+from tailrace.worker.supervisors import open_supervisors
 
 from .supervised import alive, child, descendants, python, reading, shell, ticks
 
@@ -552,19 +553,33 @@ class TestLives:
         with pytest.raises(FileExistsError):
             await supervisors.start("a/b")
 
-    async def test_a_dead_supervisor_is_noticed(self, supervisors, tmp_path):
+    async def test_a_killed_supervisor_has_a_successor_that_ends_what_it_ran(self, supervisors, tmp_path):
         supervised = await supervisors.start("1")
-        with pytest.RaisesGroup(SupervisorLost):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(supervised.spawn, shell("exec cat /dev/zero >/dev/null", tmp_path))
-                await wait_until(lambda: descendants(supervised.pid))
-                (orphan,) = descendants(supervised.pid)
-                os.kill(supervised.pid, signal.SIGKILL)
+        killed = supervised.pid
+        async with reading(supervised) as reader:
+            with pytest.RaisesGroup(SupervisorLost):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(supervised.spawn, shell("echo before; exec sleep 1000", tmp_path))
+                    await reader.wait_for("stdout", b"before\n")
+                    (orphan,) = descendants(killed)
+                    os.kill(killed, signal.SIGKILL)
+        assert reader.text("stdout") == "before\n"
+        assert reader.failure is not None and reader.failure[0] == "SupervisorLost"
+        assert reader.agrees()
+        assert not alive(orphan)
+        with pytest.raises(SupervisorLost):
+            await supervised.append("header", b"more")
+        await wait_until(lambda: not supervised.directory.exists())
+        await supervised.aclose()
+
+    async def test_without_its_journal_a_dead_supervisor_has_no_successor(self, supervisors, tmp_path):
+        supervised = await supervisors.start("1")
+        (supervised.directory / "journal.ring").rename(tmp_path / "gone")
+        os.kill(supervised.pid, signal.SIGKILL)
         with pytest.raises(SupervisorLost):
             await supervised.wait_grown(supervised.journal.end)
         await supervised.aclose()
         assert not supervised.directory.exists()
-        os.kill(orphan, signal.SIGKILL)
 
     async def test_one_that_dies_in_the_middle_of_a_request_fails_that_alone(self, supervisors, tmp_path):
         supervised = await supervisors.start("1")
@@ -642,7 +657,8 @@ class TestTheDaemonsDeath:
     DAEMON = textwrap.dedent("""
         import os, sys, trio
         from pathlib import Path
-        from tailrace.worker.supervisor import Child, open_supervisors
+        from tailrace.worker.supervisor import Child
+        from tailrace.worker.supervisors import open_supervisors
 
         async def main():
             async with open_supervisors(Path(sys.argv[1])) as supervisors:

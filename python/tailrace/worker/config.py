@@ -10,6 +10,9 @@ Example::
     # report_environ = "filtered"      # "all", "none"; filtered leaves out names that look like secrets
     # delete_leftover_dirs = true      # remove directories that belong to no builder any more
     # keep_lost_commands = true        # when the master is lost, its commands run on, and nobody hears of them
+    # when_full = "wait"               # when a command's spool is full, or its disk refuses, while the master is away:
+                                       # its child waits. "gap": it writes on, what it writes is dropped, and the log
+                                       # says how much
 
     [tls]                              # for tailrace+tls:// masters; all may be left out
     # ca_file = "ca.pem"
@@ -18,6 +21,7 @@ Example::
 
     [limits]
     # ping_interval_s = 15
+    # spool_bytes_max = 1073741824     # of one command's output, on disk, while the master is away
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from .helper import WhenFull
+
 FILE = "tailrace.toml"
 
 ReportEnviron = Literal["filtered", "all", "none"]
@@ -51,12 +57,14 @@ class Manners:
         report_environ: What of the environment the master is told.
         delete_leftover_dirs: Whether directories that belong to no builder are removed.
         keep_lost_commands: Whether commands whose master is lost run on. Otherwise they are interrupted.
+        when_full: What a command does when its output has no room left on the disk, and its master is away.
     """
 
     numcpus: int | None = None
     report_environ: ReportEnviron = "filtered"
     delete_leftover_dirs: bool = False
     keep_lost_commands: bool = False
+    when_full: WhenFull = "wait"
 
 
 @attrs.frozen(kw_only=True)
@@ -117,6 +125,7 @@ def read_config(directory: Path) -> WorkerConfig:
             report_environ=worker.word("report_environ"),
             delete_leftover_dirs=worker.flag("delete_leftover_dirs"),
             keep_lost_commands=worker.flag("keep_lost_commands"),
+            when_full=worker.when_full("when_full"),
         ),
         limits=_limits(path, top.table("limits")),
         tls=_tls(directory, tls),
@@ -178,6 +187,15 @@ class _Table:
                 return "none"
             case _:
                 raise self._wrong(key, '"filtered", "all" or "none"')
+
+    def when_full(self, key: str) -> WhenFull:
+        match self._get(key, "wait"):
+            case "wait":
+                return "wait"
+            case "gap":
+                return "gap"
+            case _:
+                raise self._wrong(key, '"wait" or "gap"')
 
     def refuse_others(self) -> None:
         for key in self.values:

@@ -114,8 +114,10 @@ async def serve_worker(
 ) -> None:
     """Serves as `tailrace.toml` in `directory` says, until `remoteShutdown` or a signal.
 
-    SIGTERM and SIGINT: takes no more commands, waits at most `drain_timeout` seconds for those that run, interrupts the
-    rest, and ends; a second one interrupts at once. SIGHUP: the same without the timeout.
+    SIGTERM and SIGINT: takes no more commands, and ends at once; what runs goes on under its supervisors, and the next
+    worker in this directory goes on with it. Only commands that need this process (transfers, several children in a
+    row, all of a master that cannot come back to them) are waited for, at most `drain_timeout` seconds, and then
+    interrupted; a second signal interrupts them at once. SIGHUP: takes no more commands, and ends when none runs.
 
     Raises:
         LocalProtocolError: The settings are wrong, or another process serves here.
@@ -242,10 +244,13 @@ class _Attacher:
                 await self._worker.stopped.wait()
             finally:
                 self._worker.ask_shutdown = None
-            await self._worker.interrupt_all("the worker stops")
-            with trio.move_on_after(REPLY_S):
-                await connection.wait_closed()
-            connection.loseConnection("shutdown")
+            if self._worker.detached:
+                connection.loseConnection("away")
+            else:
+                await self._worker.interrupt_all("the worker stops")
+                with trio.move_on_after(REPLY_S):
+                    await connection.wait_closed()
+                connection.loseConnection("shutdown")
             nursery.cancel_scope.cancel()
         return why
 
@@ -285,7 +290,10 @@ async def _obey_signals(
                 timeout_s = None if hangup else drain_timeout_s if urgent == 1 else 0.0
                 reason = f"{signal.Signals(number).name}, {worker.commands} commands run"
                 tell(WorkerState(state="draining", reason=reason))
-                nursery.start_soon(worker.drain, timeout_s)
+                if timeout_s is None:
+                    nursery.start_soon(worker.drain)
+                else:
+                    nursery.start_soon(worker.detach, timeout_s)
 
 
 def _why(error: TailraceError | OSError) -> str:

@@ -12,7 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 import trio
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_BYTES_MAX = 4096
+
+WhenFull = Literal["wait", "gap"]
+"""What happens when a command's spool is full, or its disk refuses: its child waits; or it writes on, what it writes is
+dropped, and a gap says so."""
+
+WHEN_FULL: tuple[WhenFull, ...] = ("wait", "gap")
+NEW, TAKE_OVER = range(2)
 
 STOP_S = 5.0
 """How long the helper may take to see that its socket was closed."""
@@ -41,8 +48,8 @@ core.supervisor_helper_main(int(sys.argv[2]))
 class Helper:
     """Starts supervisors. Starts itself when it is needed, and again when it has died."""
 
-    def __init__(self, ring_bytes: int) -> None:
-        self._ring_bytes = ring_bytes
+    def __init__(self, ring_bytes: int, spool_bytes_max: int, when_full: WhenFull) -> None:
+        self._numbers = ring_bytes, spool_bytes_max, WHEN_FULL.index(when_full)
         self._turn = trio.Lock()
         self._process: trio.Process | None = None
         self._socket: trio.socket.SocketType | None = None
@@ -74,9 +81,24 @@ class Helper:
         Raises:
             OSError: the directory exists, or cannot be made, or there are too many processes.
         """
+        return await self._request(struct.pack("=QQBB", *self._numbers, NEW) + os.fsencode(directory), directory)
+
+    async def take_over(self, directory: Path, failure: tuple[str, str]) -> int:
+        """Starts a supervisor in the `directory` of one that has died; gives its process id. Not cancelled once begun.
+
+        It kills what is left of the command, ends its journal with the failure, if it has no end, and waits until all
+        of it was released.
+
+        Raises:
+            OSError: there is no journal, or it is not one that is known here.
+        """
+        words = [os.fsencode(directory), *(word.encode() for word in failure)]
+        return await self._request(struct.pack("=QQBB", *self._numbers, TAKE_OVER) + b"\0".join(words), directory)
+
+    async def _request(self, request: bytes, directory: Path) -> int:
         with trio.CancelScope(shield=True):
             async with self._turn:
-                answer = await self._ask(directory)
+                answer = await self._ask(request)
         (number,) = struct.unpack_from("=i", answer)
         if number < 0:
             doing = answer[4:].decode()
@@ -96,8 +118,7 @@ class Helper:
                 await self._process.wait()
             self._process = None
 
-    async def _ask(self, directory: Path) -> bytes:
-        request = struct.pack("=Q", self._ring_bytes) + os.fsencode(directory)
+    async def _ask(self, request: bytes) -> bytes:
         for _ in range(2):
             if self._socket is None:
                 await self.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
@@ -32,6 +33,9 @@ STOP_S = 30.0
 needs up to 15 s for what will not die, on a machine that swaps twice that."""
 
 
+WORKER_RESTARTED = ("WorkerRestarted", "the worker was restarted, and what the command had yet to do went with it")
+
+
 class Sent(Protocol):
     """The reading end of an `Output`, as `link` takes it."""
 
@@ -54,7 +58,14 @@ class Job(Protocol):
         """Makes `work` come to its end soon. Harmless when it is over."""
 
     async def aclose(self) -> None:
-        """Nothing is left afterwards. Bounded, and shielded from cancellation."""
+        """Nothing is left afterwards, if it was not detached. Bounded, and shielded from cancellation."""
+
+    @property
+    def can_detach(self) -> bool:
+        """Whether it comes to its end without this process, and a later one can go on with its journal."""
+
+    def detach(self) -> None:
+        """Leaves it to a later process."""
 
 
 @final
@@ -77,6 +88,7 @@ class Running:
         self._send = send
         self._keep_lost = keep_lost
         self._stopping = trio.Event()
+        self._detached = False
 
     async def run(self) -> None:
         """Runs it to its end. Cancelled, it kills what runs and reports nothing more."""
@@ -96,10 +108,22 @@ class Running:
             self._stopping.set()
         await self._job.interrupt(why)
 
+    @property
+    def can_detach(self) -> bool:
+        """Whether it comes to its end without this process, and a later one can go on with its journal."""
+        return self._job.can_detach
+
+    def detach(self) -> None:
+        """Leaves it to a later process; whatever is done with it here changes nothing any more."""
+        self._detached = True
+        self._job.detach()
+
     async def _deliver(self) -> None:
         try:
             await self._send(self._job.sent)
         except TailraceError as error:
+            if self._detached:
+                return
             # Nobody listens any more: stop the work, and let it write its end into the void.
             if self._keep_lost and isinstance(error, ConnectionLost):
                 logger.info("%s: runs on without its master: %s", self.title, error)
@@ -146,15 +170,50 @@ class PlainJob:
     async def aclose(self) -> None:
         self._out.abandon()
 
+    @property
+    def can_detach(self) -> bool:
+        return False
+
+    def detach(self) -> None:
+        raise AssertionError("a command without a supervisor ends with its process")
+
+
+class _Supervised:
+    """What has a supervisor. An interrupt goes there, which ends the child that runs."""
+
+    def __init__(self, out: Supervised, *, returns: bool) -> None:
+        """`returns`: its master can come back to it."""
+        self.sent: Sent = out
+        self._out = out
+        self._returns = returns
+
+    async def interrupt(self, why: str) -> None:
+        await self._out.interrupt(why)
+
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._out.aclose()
+
+    @property
+    def can_detach(self) -> bool:
+        return self._returns and self._out.ends_itself
+
+    def detach(self) -> None:
+        self._out.detach()
+
+    def _note(self, error: SupervisorLost) -> None:
+        """Another has taken over, and said so in the journal; unless it lives on for a later process."""
+        if not self._out.is_detached:
+            logger.error("%s", error)
+
 
 @final
-class SupervisedJob:
-    """A command with children. An interrupt goes to the supervisor, which ends the child that runs."""
+class SupervisedJob(_Supervised):
+    """A command with children."""
 
-    def __init__(self, command: Command[Supervised], out: Supervised) -> None:
-        self.sent: Sent = out
+    def __init__(self, command: Command[Supervised], out: Supervised, *, returns: bool = False) -> None:
+        super().__init__(out, returns=returns)
         self._command = command
-        self._out = out
 
     async def work(self) -> None:
         started = trio.current_time()
@@ -163,15 +222,28 @@ class SupervisedJob:
             if outcome is not None:
                 await conclude(self._out, outcome, trio.current_time() - started)
         except SupervisorLost as error:
-            # Nobody can end the journal any more; that it breaks off is what the master is told.
-            logger.error("%s", error)
+            self._note(error)
 
-    async def interrupt(self, why: str) -> None:
-        await self._out.interrupt(why)
 
-    async def aclose(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._out.aclose()
+@final
+class LeftJob(_Supervised):
+    """A command that an earlier process of the worker has left.
+
+    What it had yet to do beyond its child was known to that process only.
+    """
+
+    def __init__(self, out: Supervised, started: float) -> None:
+        """`started`: Unix time."""
+        super().__init__(out, returns=True)
+        self._started = started
+
+    async def work(self) -> None:
+        try:
+            if not await self._out.rejoin():
+                elapsed_s = max(0.0, time.time() - self._started)
+                await conclude(self._out, Outcome(rc=-1, failure=WORKER_RESTARTED), elapsed_s)
+        except SupervisorLost as error:
+            self._note(error)
 
 
 async def _outcome(command: Command[OutputT], out: OutputT) -> Outcome | None:

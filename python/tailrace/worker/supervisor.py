@@ -6,15 +6,13 @@ which it is told what to do. No output of a child passes through this module: `l
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
 import shutil
 import signal
 import socket
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast, final
-from urllib.parse import quote
 
 import trio
 
@@ -22,20 +20,19 @@ from tailrace._core import Journal, decode_value, encode_value
 from tailrace.errors import LocalProtocolError, TailraceError
 
 from .child import Child, Exit, LogFile, exit_of, spawn_fields
-from .helper import Helper
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from pathlib import Path
 
     from tailrace._core import Value
 
-__all__ = ["Child", "Exit", "LogFile", "Supervised", "SupervisorLost", "Supervisors", "open_supervisors"]
-
-RING_BYTES = 4 * 1024 * 1024
-"""How far a child may be ahead of the master: as much as a stream's window on the wire."""
+__all__ = ["Child", "Exit", "LogFile", "Supervised", "SupervisorLost"]
 
 APPEND_BYTES_MAX = 256 * 1024
 """What a supervisor takes of `append` at a time."""
+
+logger = logging.getLogger("tailrace.worker")
 
 LEAVE_S = 15.0
 """How long a supervisor may take to kill what is left, its own bound for that included, before it is killed itself."""
@@ -43,77 +40,12 @@ LEAVE_S = 15.0
 RECEIVE_BYTES = 64 * 1024
 """More than a supervisor ever says at once."""
 
-NAME_BYTES_MAX = 200
-"""Of a directory that is named for a command: file systems allow 255."""
-
 RING = "journal.ring"
 SOCKET = "control.sock"
 
 
 class SupervisorLost(TailraceError):
-    """A supervisor has died before its command was over. What its journal holds can still be read; nothing follows."""
-
-
-@asynccontextmanager
-async def open_supervisors(directory: Path, *, ring_bytes: int = RING_BYTES) -> AsyncIterator[Supervisors]:
-    """Supervisors in `directory`, which is made if it is missing.
-
-    What another daemon has left there is ended and removed. On exit, all of them are closed, with what they run.
-    """
-    directory = Path(os.path.abspath(directory))  # noqa: ASYNC240 - asks no disk
-    await trio.to_thread.run_sync(_clear, directory)
-    helper = Helper(ring_bytes)
-    async with trio.open_nursery() as nursery:
-        supervisors = Supervisors(directory, helper, nursery)
-        try:
-            await helper.open()
-            yield supervisors
-        finally:
-            await supervisors.aclose()
-            nursery.cancel_scope.cancel()
-
-
-@final
-class Supervisors:
-    """All supervisors of a worker."""
-
-    def __init__(self, directory: Path, helper: Helper, nursery: trio.Nursery) -> None:
-        self.directory = directory
-        self._helper = helper
-        self._nursery = nursery
-        self._open: set[Supervised] = set()
-
-    @property
-    def helper_pid(self) -> int | None:
-        """The process of which all of them are forks."""
-        return self._helper.pid
-
-    async def start(self, command: str) -> Supervised:
-        """Starts a supervisor for the command of this id. Not cancelled once begun; it takes some milliseconds.
-
-        Raises:
-            OSError: there is one already, or the system has no room for another.
-        """
-        directory = self.directory / _file_name(command)
-        pid = await self._helper.start(directory)
-        supervised = Supervised(directory, pid, _connect(directory), self._nursery)
-        self._open.add(supervised)
-        self._nursery.start_soon(self._listen, supervised)
-        return supervised
-
-    async def aclose(self) -> None:
-        """Closes all supervisors, and kills what they run. Bounded, and not cancelled."""
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                for supervised in list(self._open):
-                    nursery.start_soon(supervised.aclose)
-            await self._helper.aclose()
-
-    async def _listen(self, supervised: Supervised) -> None:
-        try:
-            await supervised._listen()
-        finally:
-            self._open.discard(supervised)
+    """A supervisor has died before its command was over. What its journal holds can still be read."""
 
 
 @final
@@ -123,14 +55,22 @@ class Supervised:
     def __init__(self, directory: Path, pid: int, connection: socket.socket, nursery: trio.Nursery) -> None:
         self.directory = directory
         self.pid = pid
+        """0: not known before it has said so."""
         self.journal = Journal.map(str(directory / RING))
         self._socket = trio.socket.from_stdlib_socket(connection)
         self._nursery = nursery
         self._outbox = bytearray()
         self._count = 0
         self._asked: dict[int, _Answer] = {}
+        self._greeting: Mapping[str, Value] = {}
+        self._greeted = trio.Event()
         self._grown = trio.Event()
         self._gone = trio.Event()
+        self._is_spooling = False
+        self._ends_itself = False
+        self._leaving = False
+        self._died = False
+        self.is_detached = False
 
     # The children
 
@@ -139,7 +79,18 @@ class Supervised:
 
         After an interrupt no child is started: the exit says `interrupted`.
         """
+        self._ends_itself = child.final
         return exit_of(await self._ask("spawn", spawn_fields(child)))
+
+    async def rejoin(self) -> bool:
+        """In the place of an earlier daemon: waits until the child that it has started, if it runs yet, has ended.
+
+        True: with that the journal is ended. Cancelled, nothing has happened.
+        """
+        await self._greeted.wait()
+        if (running := cast("int | None", self._greeting.get("running"))) is not None:
+            await self._wait_answer(running)
+        return self.ends_itself
 
     async def interrupt(self, why: str) -> None:
         """Begins to stop the child that runs, in the manner of its `Child`, with all processes that it has started.
@@ -149,6 +100,11 @@ class Supervised:
         """
         self._post({"op": "interrupt", "why": why})
         await trio.lowlevel.checkpoint()
+
+    @property
+    def ends_itself(self) -> bool:
+        """Whether the journal is ended, or will be by the supervisor, whatever becomes of this daemon."""
+        return self.journal.ended or (self._ends_itself and not self._outbox)
 
     # The journal
 
@@ -186,16 +142,31 @@ class Supervised:
 
     def spooling(self, on: bool) -> None:
         """The master is away: what the ring cannot hold goes to the disk. Or it is back: the child waits for it."""
+        if on != self._is_spooling:
+            self._is_spooling = on
+            self._post({"op": "spooling", "on": on})
+
+    def detach(self) -> None:
+        """Lets it live on for the next daemon. Nothing can be asked of it any more; `aclose` does nothing."""
+        self._leaving = self.is_detached = True
+        self._socket.close()
+        self._gone.set()
 
     async def aclose(self) -> None:
         """Kills what is left, unless the journal has ended, and drops the directory. Bounded, and not cancelled."""
         with trio.CancelScope(shield=True):
+            if self._leaving:
+                await self._gone.wait()
+                return
+            self._leaving = True
             self._post({"op": "leave"})
             with trio.move_on_after(LEAVE_S):
                 await self._gone.wait()
             if not self._gone.is_set():
-                with suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGKILL)
+                if self.pid:
+                    with suppress(ProcessLookupError):
+                        os.kill(self.pid, signal.SIGKILL)
+                self._socket.close()
                 await self._gone.wait()
             if self.directory.exists():
                 await trio.to_thread.run_sync(lambda: shutil.rmtree(self.directory, ignore_errors=True))
@@ -204,11 +175,17 @@ class Supervised:
 
     async def _ask(self, op: str, fields: Mapping[str, Value]) -> Mapping[str, Value]:
         await trio.lowlevel.checkpoint()
+        if self._died:
+            raise self._lost()  # its successor does nothing but end the journal
         self._count += 1
-        number, answer = self._count, _Answer()
-        self._asked[number] = answer
+        number = self._count
+        self._asked[number] = _Answer()
+        self._post({"op": op, "id": number, **fields})
+        return await self._wait_answer(number)
+
+    async def _wait_answer(self, number: int) -> Mapping[str, Value]:
+        answer = self._asked[number]
         try:
-            self._post({"op": op, "id": number, **fields})
             if not self._gone.is_set():
                 await answer.there.wait()
         finally:
@@ -247,29 +224,61 @@ class Supervised:
             self._send()
         self._outbox.clear()
 
-    async def _listen(self) -> None:
-        """Takes what the supervisor says, until it goes."""
+    async def live(self, succeed: Callable[[], Awaitable[tuple[int, socket.socket]]]) -> None:
+        """Takes what the supervisor says, until it goes. One that dies is given a successor, if there can be one."""
+        try:
+            while await self._listen() and self._greeted.is_set():
+                self._died = self._ends_itself = True
+                self._greeted = trio.Event()
+                self._socket.close()
+                self.pid, connection = await succeed()
+                self._socket = trio.socket.from_stdlib_socket(connection)
+        except OSError as error:
+            logger.error("%s: nobody can take over for a supervisor that has died: %s", self.directory.name, error)
+        finally:
+            self._socket.close()
+            self._gone.set()
+            self._greeted.set()
+            self._ring()
+
+    async def _listen(self) -> bool:
+        """Until the connection ends. True: it should not have."""
         received = bytearray()
         try:
             while data := await self._socket.recv(RECEIVE_BYTES):
                 received += data
                 for message in _messages(received):
                     self._hear(cast("Mapping[str, Value]", decode_value(message)))
-        except OSError:
+        except (OSError, trio.ClosedResourceError):
             pass
-        finally:
-            self._socket.close()
-            self._gone.set()
-            self._ring()
-            for answer in self._asked.values():
-                answer.there.set()
+        self._outbox.clear()
+        for answer in self._asked.values():
+            answer.there.set()
+        # One that has gone of itself has left nothing behind.
+        return not self._leaving and os.path.exists(self.directory / RING)  # noqa: ASYNC240 - a moment
 
     def _hear(self, message: Mapping[str, Value]) -> None:
         if message["op"] == "grown":
             self._ring()
+        elif message["op"] == "hello":
+            self._greet(message)
         elif answer := self._asked.get(cast(int, message.get("id", 0))):
             answer.message = message
             answer.there.set()
+
+    def _greet(self, hello: Mapping[str, Value]) -> None:
+        """It has said who it is, what runs, and how far the command is."""
+        self._greeting = hello
+        self.pid = cast(int, hello["pid"])
+        self._ends_itself = self._ends_itself or bool(hello["final"]) or bool(hello["over"])
+        # What an earlier daemon has asked is answered to this one.
+        last = cast("Mapping[str, Value]", hello["last"] or {})
+        running = cast("int | None", hello["running"])
+        self._count = max(self._count, running or 0, cast(int, last.get("id", 0)))
+        if running is not None:
+            self._asked.setdefault(running, _Answer())
+        self._greeted.set()
+        self._ring()
 
     def _ring(self) -> None:
         self._grown.set()
@@ -299,18 +308,7 @@ def _messages(received: bytearray) -> Iterator[bytes]:
         yield message
 
 
-def _file_name(command: str) -> str:
-    """A command's id as the name of a directory: readable, with nothing in it that leads elsewhere, not too long."""
-    name = quote(command, safe=" +,:=@", errors="surrogatepass")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
-    if 0 < len(name) <= NAME_BYTES_MAX:
-        return name
-    digest = hashlib.blake2b(command.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-    return f"{name[: NAME_BYTES_MAX - 40]}~{digest}"
-
-
-def _connect(directory: Path) -> socket.socket:
+def connect(directory: Path) -> socket.socket:
     """A connection to the supervisor in `directory`, whose path may be longer than a socket's address."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -322,23 +320,3 @@ def _connect(directory: Path) -> socket.socket:
     finally:
         os.close(handle)
     return connection
-
-
-def _clear(directory: Path) -> None:
-    """Makes `directory`. Ends supervisors that have outlived their daemon, with what they run, and removes theirs."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    leftover = [entry for entry in directory.iterdir() if entry.is_dir() and not entry.is_symlink()]
-    connections = []
-    for entry in leftover:
-        with suppress(OSError):
-            connection = _connect(entry)
-            connections.append(connection)
-            message = encode_value({"op": "leave"})
-            connection.sendall(len(message).to_bytes(4, "big") + message)
-    for connection in connections:
-        with suppress(OSError), connection:
-            connection.settimeout(LEAVE_S)
-            while connection.recv(RECEIVE_BYTES):
-                pass
-    for entry in leftover:
-        shutil.rmtree(entry, ignore_errors=True)

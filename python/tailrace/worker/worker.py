@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from tailrace.errors import LimitExceeded, RemoteError, UnknownCommand
+from tailrace.errors import CommandIdInUse, LimitExceeded, RemoteError, UnknownCommand
 from tailrace.link.holdings import Holdings
 
 from .background import background
@@ -19,9 +19,10 @@ from .commands.child import error_text
 from .commands.command import Context
 from .info import worker_info
 from .journal import MemoryOutput
+from .label import Label
 from .leftovers import remove_leftovers
-from .running import PlainJob, Running, SupervisedJob
-from .supervisor import open_supervisors
+from .running import LeftJob, PlainJob, Running, SupervisedJob
+from .supervisors import open_supervisors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from .config import Manners
     from .running import Job
-    from .supervisor import Supervisors
+    from .supervisors import Left, Supervisors
 
 logger = logging.getLogger("tailrace.worker")
 
@@ -45,13 +46,25 @@ STOP_S = 10.0
 """How long interrupted commands may take to say that they ended, before the worker goes."""
 
 
+DETACH_LOOK_S = 0.02
+"""How often one looks whether a worker that is to go may."""
+
+
 @asynccontextmanager
 async def open_worker(basedir: Path, manners: Manners, limits: Limits) -> AsyncIterator[Worker]:
-    """A worker in `basedir`. On exit whatever still runs is killed."""
+    """A worker in `basedir`, with the commands that an earlier one has left there.
+
+    On exit whatever still runs and was not detached is killed.
+    """
     failure: Exception | None = None
-    async with open_supervisors(basedir / SUPERVISORS) as supervisors, background() as nursery:
+    opened = open_supervisors(
+        basedir / SUPERVISORS, spool_bytes_max=limits.spool_bytes_max, when_full=manners.when_full
+    )
+    async with opened as supervisors, background() as nursery:
         try:
-            yield Worker(basedir, manners, limits, supervisors, nursery)
+            worker = Worker(basedir, manners, limits, supervisors, nursery)
+            await worker.take_up(supervisors.left)
+            yield worker
         except Exception as error:
             failure = error
     # Raised here, so that it comes out as it is and not in a group.
@@ -73,6 +86,10 @@ class Worker:
         self.stopped = trio.Event()
         """Set when the worker is to go: after `remoteShutdown`, or when it is drained."""
         self.draining = False
+        self.detached = False
+        """What runs is left to the next process."""
+        self.master_returns = True
+        """Whether the master that is there, or was last, can come back to its commands."""
         self.holdings = Holdings(nursery, orphan_timeout_s=limits.orphan_timeout_s, on_orphaned=self._orphaned)
         self._nursery = nursery
         self._running: set[Running] = set()
@@ -107,6 +124,50 @@ class Worker:
         self.draining = True
         await self.interrupt_all("the worker stops")
         self.stopped.set()
+
+    async def detach(self, timeout_s: float) -> None:
+        """Takes no command any more, leaves those that run to the next process, and sets `stopped`.
+
+        Commands that need this process are waited for, at most `timeout_s`, and then interrupted. A master that cannot
+        come back to its commands has all of them drained.
+        """
+        if not self.master_returns:
+            return await self.drain(timeout_s)
+        self.draining = True
+        with trio.move_on_after(timeout_s):
+            await self._wait_detachable()
+        for running in self._steered():
+            await running.interrupt("the worker stops")
+        with trio.move_on_after(STOP_S):
+            await self._wait_detachable()
+        self.detached = True
+        for running in self._running.difference(self._steered()):
+            logger.info("%s: runs on; the next worker in this directory goes on with it", running.title)
+            running.detach()
+        self.stopped.set()
+
+    async def _wait_detachable(self) -> None:
+        while self._steered():  # noqa: ASYNC110 - of a child that was started no event tells
+            await trio.sleep(DETACH_LOOK_S)
+
+    def _steered(self) -> list[Running]:
+        """The commands that come to no end without this process."""
+        return [running for running in self._running if not running.can_detach]
+
+    async def take_up(self, left: list[Left]) -> None:
+        """Goes on with what an earlier process has left."""
+        for command in left:
+            key = command.label.key
+            try:
+                proxy = self.holdings.adopt(key, command.supervised)
+            except CommandIdInUse:
+                logger.error("%s %s: there are two of it, and one is ended", key.name, key.command)
+                await command.supervised.aclose()
+                continue
+            logger.info("%s %s: left by an earlier worker in this directory; it goes on", key.name, key.command)
+            job = LeftJob(command.supervised, command.label.started)
+            running = Running(job, f"{key.name} {key.command}", proxy.send, term_s=command.label.term_s)
+            self.start(key.master, key.command, running)
 
     async def wait_idle(self) -> None:
         """Until no command runs."""
@@ -183,6 +244,7 @@ class Attachment:
 
     def attached(self, master: str) -> None:
         """This is the master, if it can come back to its commands over another connection."""
+        self._worker.master_returns = bool(master)
         if master:
             self._owner, self._outlives = master, True
 
@@ -228,7 +290,8 @@ class Attachment:
             args=args,
         )
         term_s = context.arguments.seconds("sigtermTime") or 0
-        job = await self._job(context)
+        returns = proxy.key if proxy.key is not None and proxy.key.master else None
+        job = await self._job(context, None if returns is None else Label.of(returns, term_s))
         keep_lost = self._worker.manners.keep_lost_commands
         running = Running(job, f"{name} {command}", proxy.send, term_s=term_s, keep_lost=keep_lost)
         self._worker.start(self._owner, command, running)
@@ -246,8 +309,8 @@ class Attachment:
         self._worker.stopped.set()
         await trio.lowlevel.checkpoint()
 
-    async def _job(self, context: Context) -> Job:
-        """A command of that name, its arguments checked, its journal open."""
+    async def _job(self, context: Context, label: Label | None) -> Job:
+        """A command of that name, its arguments checked, its journal open. A label: its master can come back to it."""
         if entry := PLAIN.get(context.name):
             return PlainJob(entry.make(context), MemoryOutput(), entry.interrupted_rc)
         make = SUPERVISED.get(context.name)
@@ -255,8 +318,8 @@ class Attachment:
             raise UnknownCommand(f"this worker has no command {context.name!r}")
         command = make(context)
         # The number keeps apart what is started and what of another command of that id is not quite dead.
-        number = secrets.token_hex(4)
-        return SupervisedJob(command, await self._worker.supervisors.start(f"{context.command}.{number}"))
+        name = f"{context.command}.{secrets.token_hex(4)}"
+        return SupervisedJob(command, await self._worker.supervisors.start(name, label), returns=label is not None)
 
     def _builder_dir(self, builder: str) -> Path:
         if not builder:

@@ -113,6 +113,17 @@ impl<T: Default> PerChannel<T> {
         self.logs.len()
     }
 
+    /// The number of channels that occurred.
+    pub fn len(&self) -> usize {
+        let fixed = [&self.stdout, &self.stderr, &self.header];
+        fixed.iter().filter(|kept| kept.is_some()).count() + self.logs.len()
+    }
+
+    /// Whether none occurred.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All that occurred.
     pub fn iter(&self) -> impl Iterator<Item = (Channel<'_>, &T)> {
         let [stdout, stderr, header] = [&self.stdout, &self.stderr, &self.header].map(Option::as_ref);

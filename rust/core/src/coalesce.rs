@@ -94,6 +94,13 @@ impl Coalescer {
         self.poll(mono_us, sink);
     }
 
+    /// What was read of `channel` is dropped: says how many lines began in it. For who has flushed before.
+    pub fn skip(&mut self, channel: Channel<'_>, data: &[u8]) -> u64 {
+        let lines = lines_begun(data, self.is_open(channel));
+        *self.open.entry(channel) = is_partial(data);
+        lines
+    }
+
     /// The number of bytes that wait. The next push makes records of at most so many and its own, each of at most 256 KiB.
     pub fn waiting(&self) -> usize {
         self.waiting.bytes.len()

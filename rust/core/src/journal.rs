@@ -84,9 +84,9 @@ impl dyn Source + '_ {
 
 /// Where a writer's records go.
 pub trait Tail {
-    /// Appends one whole record that lies in these parts; `chain` is the one behind it. The writer's owner has seen to it
-    /// that there is room.
-    fn append(&mut self, parts: [&[u8]; 3], chain: &Chain);
+    /// Appends one whole record that lies in these parts, of `channel` if it has one; `ledger` has counted it already.
+    /// The writer's owner has seen to it that there is room.
+    fn append(&mut self, parts: [&[u8]; 3], channel: Option<Channel<'_>>, ledger: &Ledger);
 
     /// The largest record that may be appended, its length prefix excluded.
     fn record_bytes_max(&self) -> usize {
@@ -95,7 +95,7 @@ pub trait Tail {
 }
 
 impl Tail for Vec<u8> {
-    fn append(&mut self, parts: [&[u8]; 3], _chain: &Chain) {
+    fn append(&mut self, parts: [&[u8]; 3], _channel: Option<Channel<'_>>, _ledger: &Ledger) {
         for part in parts {
             self.extend_from_slice(part);
         }
@@ -114,6 +114,11 @@ impl<T: Tail> Writer<T> {
     /// A writer of an empty journal.
     pub fn new(tail: T) -> Self {
         Self { tail, ledger: Ledger::new(), head: Vec::new() }
+    }
+
+    /// One that goes on behind what `ledger` has counted.
+    pub fn resume(tail: T, ledger: Ledger) -> Self {
+        Self { tail, ledger, head: Vec::new() }
     }
 
     /// Where the records are.
@@ -145,37 +150,43 @@ impl<T: Tail> Writer<T> {
 
     /// Appends structured results, a `value` map.
     pub fn update(&mut self, values: &Value) -> Result<(), UsageError> {
-        self.value(kind::UPDATE, values)
+        self.value(kind::UPDATE, values, self.tail.record_bytes_max())
     }
 
     /// Says that bytes are missing.
     pub fn gap(&mut self, gap: &Gap<'_>) -> Result<(), UsageError> {
         let mut record = Vec::new();
         gap.encode(&mut record);
-        self.append(&record)
+        self.append(&record, Some(gap.channel))
     }
 
     /// Appends complete, with (type, text) of what went wrong if the command failed, and the receipt.
     pub fn finish(&mut self, failure: Option<(&str, &str)>) -> Result<(), UsageError> {
         let failure = failure.map(|(kind, text)| map([("type", kind.into()), ("text", text.into())]));
-        self.value(kind::COMPLETE, &failure.unwrap_or(Value::Nil))?;
-        self.value(kind::RECEIPT, &self.ledger.receipt().to_value())
+        self.value(kind::COMPLETE, &failure.unwrap_or(Value::Nil), self.tail.record_bytes_max())?;
+        self.receipt()
     }
 
-    fn value(&mut self, kind: u8, value: &Value) -> Result<(), UsageError> {
+    /// Appends the receipt to a journal that broke off behind complete.
+    pub fn receipt(&mut self) -> Result<(), UsageError> {
+        // However many logs there are: a journal must come to its end.
+        self.value(kind::RECEIPT, &self.ledger.receipt().to_value(), RECORD_BYTES_MAX)
+    }
+
+    fn value(&mut self, kind: u8, value: &Value, bytes_max: usize) -> Result<(), UsageError> {
         let (mut body, mut record) = (Vec::new(), Vec::new());
         encode(value, &mut body)?;
-        if body.len() >= self.tail.record_bytes_max() {
+        if body.len() >= bytes_max {
             return Err(UsageError(format!("a record of {} bytes", body.len())));
         }
         record::encode(kind, &body, &mut record);
-        self.append(&record)
+        self.append(&record, None)
     }
 
-    fn append(&mut self, record: &[u8]) -> Result<(), UsageError> {
+    fn append(&mut self, record: &[u8], channel: Option<Channel<'_>>) -> Result<(), UsageError> {
         // What other sides would refuse is not written.
         self.ledger.add(record).map_err(|error| UsageError(error.to_string()))?;
-        self.tail.append([record, &[], &[]], &Chain::from(*self.ledger.chain()));
+        self.tail.append([record, &[], &[]], channel, &self.ledger);
         Ok(())
     }
 
@@ -194,6 +205,6 @@ impl<T: Tail> Sink for Writer<T> {
         let [first, second] = piece.data;
         let parts = [self.head.as_slice(), first, second];
         self.ledger.add_own_log(piece, parts);
-        self.tail.append(parts, &Chain::from(*self.ledger.chain()));
+        self.tail.append(parts, Some(piece.channel), &self.ledger);
     }
 }

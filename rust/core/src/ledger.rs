@@ -8,6 +8,10 @@ use crate::error::ProtocolError;
 use crate::record::{Gap, Log, Piece, Record, Records};
 use crate::value::{Value, decode_all, map};
 
+mod account;
+
+pub use account::Account;
+
 /// Named logs of one command: more than anyone watches.
 pub const LOGS_MAX: usize = 1_024;
 const JOURNAL: u8 = 6;
@@ -94,6 +98,8 @@ pub struct Ledger {
 struct Line {
     count: Count,
     next: Next,
+    /// The how manyth channel it is, from 1.
+    number: usize,
 }
 
 /// What the next byte of a channel is.
@@ -145,7 +151,7 @@ impl Ledger {
 
     /// Adds a piece of ours, whose record lies in these parts, without decoding it.
     pub(crate) fn add_own_log(&mut self, piece: &Piece<'_>, parts: [&[u8]; 3]) {
-        let line = self.channels.entry(piece.channel);
+        let line = self.line(piece.channel);
         line.next = Next::behind(piece.is_partial());
         line.count.bytes += piece.len() as u64;
         line.count.lines += piece.lines();
@@ -236,12 +242,18 @@ impl Ledger {
         if self.channels.logs() >= LOGS_MAX && self.channels.get(channel).is_none() {
             return Err(error("too many named logs"));
         }
-        let is_unknown = self.resumed && self.channels.get(channel).is_none();
+        Ok(self.line(channel))
+    }
+
+    fn line(&mut self, channel: Channel<'_>) -> &mut Line {
+        let others = self.channels.len();
+        let resumed = self.resumed;
         let line = self.channels.entry(channel);
-        if is_unknown {
-            line.next = Next::Either;
+        if line.number == 0 {
+            line.number = others + 1;
+            line.next = if resumed { Next::Either } else { Next::BeginsLine };
         }
-        Ok(line)
+        line
     }
 
     fn advance<const N: usize>(&mut self, parts: [&[u8]; N]) {

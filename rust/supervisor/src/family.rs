@@ -1,5 +1,7 @@
 //! All processes that a command has started, wherever they went: the supervisor is their subreaper.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
@@ -9,7 +11,7 @@ pub(crate) fn descendants() -> Vec<Pid> {
     let mut family = vec![rustix::process::getpid()];
     let mut at = 0;
     while let Some(parent) = family.get(at).copied() {
-        family.extend(everyone.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        family.extend(everyone.iter().filter(|shown| shown.parent == Some(parent)).map(|shown| shown.pid));
         at += 1;
     }
     family.remove(0);
@@ -55,24 +57,76 @@ pub(crate) fn reap(child: Option<Pid>) -> Reaped {
     }
 }
 
-/// (process, its parent) for all that /proc shows.
-fn everyone() -> Vec<(Pid, Pid)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name();
-            let pid = name.to_str()?.parse().ok()?;
-            let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-            Some((Pid::from_raw(pid)?, parent(&stat)?))
-        })
-        .collect()
+/// A process as /proc shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shown {
+    pid: Pid,
+    parent: Option<Pid>,
+    session: Option<Pid>,
+    /// In the kernel's ticks since the machine was started.
+    started: u64,
 }
 
-/// The parent in a `/proc/PID/stat`: the second word behind the name, which stands in parentheses and may hold any byte.
-fn parent(stat: &[u8]) -> Option<Pid> {
+/// This process and when it was started: no other has both.
+pub(crate) fn identity(pid: Pid) -> (i32, u64) {
+    (pid.as_raw_nonzero().get(), shown(pid).map_or(0, |shown| shown.started))
+}
+
+/// Kills what is left of a supervisor that died, with its child: both as `identity` said. Whoever left their sessions
+/// is not found. Waits until they are gone, for a bounded time.
+pub(crate) fn kill_leftovers(identities: [(i32, u64); 2]) {
+    for _ in 0..LEFTOVER_LOOKS {
+        let everyone = everyone();
+        let left: Vec<Pid> = identities.iter().flat_map(|identity| left_of(&everyone, *identity)).collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        std::thread::sleep(LEFTOVER_LOOK);
+    }
+}
+
+/// What has died is gone as soon as whoever adopted it has noticed.
+const LEFTOVER_LOOK: Duration = Duration::from_millis(10);
+const LEFTOVER_LOOKS: usize = 200;
+
+/// The process that had this identity, and whoever is in its session. The kernel gives no id away that names a session; so
+/// if another process has it now, the session is no more.
+fn left_of(everyone: &[Shown], (pid, started): (i32, u64)) -> Vec<Pid> {
+    let Some(pid) = Pid::from_raw(pid) else { return Vec::new() };
+    if everyone.iter().any(|shown| shown.pid == pid && shown.started != started) {
+        return Vec::new();
+    }
+    let ours = |shown: &&Shown| (shown.pid == pid || shown.session == Some(pid)) && shown.started >= started;
+    everyone.iter().filter(ours).map(|shown| shown.pid).collect()
+}
+
+/// All that /proc shows, but those that have ended and wait to be collected.
+fn everyone() -> Vec<Shown> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    pids.filter_map(shown).collect()
+}
+
+fn shown(pid: Pid) -> Option<Shown> {
+    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    parse(pid, &stat)
+}
+
+/// Of a `/proc/PID/stat`: the words behind the name, which stands in parentheses and may hold any byte.
+fn parse(pid: Pid, stat: &[u8]) -> Option<Shown> {
     let behind = stat.iter().rposition(|byte| *byte == b')')?;
-    let words = std::str::from_utf8(stat.get(behind + 1..)?).ok()?;
-    Pid::from_raw(words.split_ascii_whitespace().nth(1)?.parse().ok()?)
+    let words: Vec<&str> = std::str::from_utf8(stat.get(behind + 1..)?).ok()?.split_ascii_whitespace().collect();
+    let number = |at: usize| words.get(at).and_then(|word| word.parse::<i32>().ok()).and_then(Pid::from_raw);
+    let started = words.get(19)?.parse().ok()?;
+    (!matches!(words.first(), Some(&"Z" | &"X"))).then_some(Shown {
+        pid,
+        parent: number(1),
+        session: number(3),
+        started,
+    })
 }
 
 #[cfg(test)]
@@ -81,9 +135,29 @@ mod tests {
 
     #[test]
     fn a_name_cannot_pretend_to_be_a_parent() {
-        assert_eq!(parent(b"12 (a) S 99 (b) S 7 12 12 0"), Pid::from_raw(7));
-        assert_eq!(parent(b"12 (init) S 0 1"), None);
-        assert_eq!(parent(b""), None);
+        let pid = Pid::from_raw(12).unwrap();
+        let rest = "0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+        let shown = parse(pid, format!("12 (a) S 99 (b) S 7 12 8 {rest}").as_bytes()).unwrap();
+        assert_eq!((shown.parent, shown.session, shown.started), (Pid::from_raw(7), Pid::from_raw(8), 4711));
+        assert_eq!(parse(pid, format!("12 (a) S 0 12 0 {rest}").as_bytes()).unwrap().parent, None);
+        assert_eq!(parse(pid, format!("12 (a) Z 7 12 8 {rest}").as_bytes()), None);
+        assert_eq!(parse(pid, b"12 (init) S 0 1"), None);
+        assert_eq!(parse(pid, b""), None);
+    }
+
+    #[test]
+    fn what_shares_a_session_with_the_dead_is_left_of_it() {
+        let process = |pid, session, started| Shown {
+            pid: Pid::from_raw(pid).unwrap(),
+            parent: None,
+            session: Pid::from_raw(session),
+            started,
+        };
+        let left =
+            |everyone: &[Shown]| left_of(everyone, (7, 100)).iter().map(|pid| pid.as_raw_nonzero().get()).sum::<i32>();
+        assert_eq!(left(&[process(8, 7, 150), process(9, 7, 101), process(10, 1, 150)]), 17);
+        assert_eq!(left(&[process(7, 7, 100), process(8, 7, 150)]), 15);
+        assert_eq!(left(&[process(7, 7, 300), process(8, 7, 350)]), 0, "the number was given to another");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub mod helper;
 mod supervisor;
 mod running;
 mod book;
+mod shelf;
+mod spool;
 mod launch;
 mod stop;
 mod family;

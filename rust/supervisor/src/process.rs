@@ -60,9 +60,9 @@ impl Signals {
     pub(crate) fn catch() -> io::Result<Self> {
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         BELL.store(bell.as_raw_fd(), Ordering::SeqCst);
-        // Python ignores SIGXFSZ; a child should not. (SIGPIPE, which it ignores as well, is the standard library's to reset
-        // in children; here it must stay ignored.)
-        dispose(libc::SIGXFSZ, libc::SIG_DFL);
+        // Python ignores SIGXFSZ; a child should not, and we must not die of a spool that may not grow. (SIGPIPE, which it
+        // ignores as well, is the standard library's to reset in children; here it must stay ignored.)
+        dispose(libc::SIGXFSZ, nothing as *const () as libc::sighandler_t);
         for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             dispose(signal, ring as *const () as libc::sighandler_t);
         }
@@ -95,9 +95,12 @@ extern "C" fn ring(signal: libc::c_int) {
     }
 }
 
+/// Caught and not ignored: a child has the default again.
+extern "C" fn nothing(_signal: libc::c_int) {}
+
 fn dispose(signal: libc::c_int, disposition: libc::sighandler_t) {
-    // SAFETY: `action` is valid when zeroed and outlives the call. The only handler ever given is `ring`, which does nothing
-    // that a handler may not do.
+    // SAFETY: `action` is valid when zeroed and outlives the call. The only handlers ever given are `ring` and `nothing`, which
+    // do nothing that a handler may not do.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
         action.sa_sigaction = disposition;

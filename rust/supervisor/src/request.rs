@@ -20,6 +20,8 @@ pub(crate) enum Request {
     Interrupt(String),
     /// The reader released something.
     Room,
+    /// Whether the journal's reader is away, so that what it does not take goes to the disk.
+    Spooling(bool),
     /// Kill what is left, if the command is not over, and go.
     Leave,
 }
@@ -92,6 +94,7 @@ impl Request {
             },
             "interrupt" => return Ok(Self::Interrupt(fields.text("why")?)),
             "room" => return Ok(Self::Room),
+            "spooling" => return Ok(Self::Spooling(fields.flag("on"))),
             "leave" => return Ok(Self::Leave),
             other => return Err(format!("no request {other:?}")),
         };
@@ -143,11 +146,18 @@ pub(crate) fn grown() -> Vec<u8> {
     encoded([("op", "grown".into())])
 }
 
-/// The first message to a daemon that was away: which child runs, and how the last one ended. A first daemon gets none.
-pub(crate) fn hello(running: Option<i64>, last: Option<&(i64, Exit)>) -> Vec<u8> {
-    let running = running.map_or(Value::Nil, Value::Int);
-    let last = last.map_or(Value::Nil, |(id, exit)| exit.to_value(*id));
-    encoded([("op", "hello".into()), ("running", running), ("last", last)])
+/// The first message to a daemon: who speaks, which child runs and whether its end is the command's, how the last one
+/// ended, and whether the journal is.
+pub(crate) fn hello(pid: i32, running: Option<(i64, bool)>, last: Option<&(i64, Exit)>, over: bool) -> Vec<u8> {
+    let (running, is_final) = running.map_or((Value::Nil, false), |(id, last)| (Value::Int(id), last));
+    encoded([
+        ("op", "hello".into()),
+        ("pid", i64::from(pid).into()),
+        ("running", running),
+        ("final", Value::Bool(is_final)),
+        ("last", last.map_or(Value::Nil, |(id, exit)| exit.to_value(*id))),
+        ("over", Value::Bool(over)),
+    ])
 }
 
 impl Exit {

@@ -19,12 +19,16 @@ use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::ProtFlags;
 use tailrace_core::chain::Chain;
+use tailrace_core::channel::Channel;
 use tailrace_core::journal::{Mark, Source};
+use tailrace_core::ledger::Ledger;
+use tailrace_core::record::{PREFIX, Records, kind};
 
 use mapping::Mapping;
-pub use mapping::{CAPACITY_UNIT, create_file};
+pub use mapping::{CAPACITY_UNIT, check, create_file};
 use marks::Marked;
 
+mod accounts;
 mod mapping;
 mod marks;
 
@@ -42,6 +46,25 @@ impl Writer {
     pub fn map(file: impl AsFd) -> io::Result<Self> {
         let map = Mapping::new(file.as_fd(), ProtFlags::READ | ProtFlags::WRITE)?;
         Ok(Self { map, begin: 0, end: 0, marked: 0, bell: false })
+    }
+
+    /// Maps a ring whose writer has died, as far as it holds what was written. With what was counted up to there.
+    pub fn recover(file: impl AsFd) -> io::Result<(Self, Recovered)> {
+        let map = Mapping::new(file.as_fd(), ProtFlags::READ | ProtFlags::WRITE)?;
+        let header = map.header();
+        let (begin, end) = (header.begin.load(Ordering::SeqCst), header.end.load(Ordering::SeqCst));
+        let base = header.begins.iter().map(Marked::get).find(|(at, _)| *at == begin);
+        let Some(base) = base.filter(|_| begin <= end && end - begin <= map.capacity as u64) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the header of the ring is torn"));
+        };
+        let (mark, ended) = last_good(&map, base, end);
+        header.end.store(mark.0, Ordering::SeqCst);
+        header.ended.store(0, Ordering::SeqCst);
+        let marked = header.marks.cut(mark);
+        let ledger = if ended { Ledger::closed(mark) } else { header.accounts.read(mark) };
+        let processes = [header.writer.get(), header.child.get()];
+        let recovered = Recovered { mark, ledger, ended, processes };
+        Ok((Self { map, begin, end: mark.0, marked, bell: false }, recovered))
     }
 
     /// How many bytes the ring holds.
@@ -78,6 +101,32 @@ impl Writer {
         Some(unsafe { std::slice::from_raw_parts_mut(self.map.data().add(start), length) })
     }
 
+    /// Leaves word who writes here, as (process, when it was started).
+    pub fn set_writer(&mut self, process: (i32, u64)) {
+        self.map.header().writer.set(process);
+    }
+
+    /// And which child runs.
+    pub fn set_child(&mut self, process: (i32, u64)) {
+        self.map.header().child.set(process);
+    }
+
+    /// Writes down what was counted up to a record of `channel`, which is about to be committed.
+    pub fn count(&mut self, ledger: &Ledger, channel: Option<Channel<'_>>) {
+        self.map.header().accounts.write(ledger, channel);
+    }
+
+    /// As `count`, when records of several channels are.
+    pub fn count_all(&mut self, ledger: &Ledger) {
+        self.map.header().accounts.write_all(ledger);
+    }
+
+    /// What was written down so far.
+    pub fn counted(&self) -> Ledger {
+        let header = self.map.header();
+        header.accounts.read(header.marks.tip(self.end))
+    }
+
     /// Shows the reader the first `length` bytes of what was reserved: whole records, with the chain behind them.
     pub fn commit(&mut self, length: usize, chain: &Chain) {
         debug_assert!(length <= self.map.capacity - (self.end - self.begin) as usize);
@@ -111,6 +160,41 @@ impl Writer {
         self.free();
         self.begin == before
     }
+}
+
+/// What a dead writer has left.
+pub struct Recovered {
+    /// Where the ring ends.
+    pub mark: Mark,
+    /// What was counted up to there.
+    pub ledger: Ledger,
+    /// The receipt is there, and nothing is to follow.
+    pub ended: bool,
+    /// The writer's process and the child's, as (process, when it was started).
+    pub processes: [(i32, u64); 2],
+}
+
+/// The last place in the ring up to which all records are what the marks say, and whether the receipt stands before it.
+fn last_good(map: &Mapping, (begin, mut chain): Mark, end: u64) -> (Mark, bool) {
+    let start = (begin % map.capacity as u64) as usize;
+    // SAFETY: start < capacity and end - begin <= capacity, so the range lies in the doubled data area; nobody writes.
+    let bytes = unsafe { std::slice::from_raw_parts(map.data().add(start), (end - begin) as usize) };
+    let mut good = ((begin, chain), false);
+    let mut marks = map.header().marks.all(begin).peekable();
+    let mut at = begin;
+    for record in Records::new(bytes).map_while(Result::ok) {
+        let (_, record) = record;
+        chain.push([record]);
+        at += record.len() as u64;
+        while marks.next_if(|(offset, _)| *offset < at).is_some() {}
+        if let Some((_, marked)) = marks.next_if(|(offset, _)| *offset == at) {
+            if marked != chain {
+                break;
+            }
+            good = ((at, chain), record.get(PREFIX) == Some(&kind::RECEIPT));
+        }
+    }
+    good
 }
 
 /// The daemon's side. Threads may share it.

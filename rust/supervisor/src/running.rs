@@ -244,7 +244,7 @@ impl Running {
         let allowed = self.limit.as_mut().map_or(data.len(), |limit| limit.allowed(channel, data));
         let (kept, cut) = data.split_at(allowed);
         if !kept.is_empty() {
-            book.push(CHANNELS[channel], kept);
+            book.push_output(CHANNELS[channel], kept);
         }
         if !cut.is_empty() {
             self.cut[channel].0 += cut.len() as u64;
@@ -281,7 +281,7 @@ impl Running {
         self.looked = false;
         for watch in &mut self.watches {
             loop {
-                if !book.has_room_or_asks() {
+                if !book.takes_output() {
                     return;
                 }
                 let read = watch.read(buffer);
@@ -289,7 +289,7 @@ impl Running {
                     break;
                 }
                 self.heard = now;
-                book.push(Channel::Log(&watch.name), &buffer[..read]);
+                book.push_output(Channel::Log(&watch.name), &buffer[..read]);
             }
         }
         self.looked = true;

@@ -2,8 +2,9 @@
 //!
 //! Each turn does what is due, waits for something to happen, and reads what there is. Nothing in it blocks but that wait.
 //! What the daemon asks is done in order, one thing at a time; an interrupt, or news of room, jumps the queue. While the
-//! ring is full no output is read, so that the child blocks; all else goes on. A daemon that leaves changes nothing: the
-//! next one connects and finds the journal, what runs, and how the last child ended.
+//! ring is full no output is read, so that the child blocks; all else goes on. A daemon that leaves changes nothing but
+//! that what it would have taken goes to the spool: the next one connects and finds the journal, what runs, and how the
+//! last child ended. A supervisor that takes over from a dead one only ends its journal, and waits until that was taken.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,21 +12,24 @@ use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::Signal;
 use tailrace_core::channel::Channel;
+use tailrace_core::ledger::Ledger;
 use tailrace_core::value::{Value, map};
 
 use crate::book::{Book, READ_BYTES};
 use crate::clock::{self, Micros, SECOND};
 use crate::control::Control;
-use crate::helper::{Nest, remove};
+use crate::helper::{COMMAND, Nest, remove};
 use crate::launch::{Refusal, launch};
 use crate::request::{self, Child, Exit, Request, Work};
 use crate::running::{Reason, Running};
+use crate::shelf::Shelf;
+use crate::spool::Spool;
 use crate::stop::Action;
 use crate::watch::Watch;
-use crate::{family, process, ring};
+use crate::{family, process, ring, spool};
 
 /// How often one looks whether the directory still exists: a supervisor whose worker was deleted has nobody to wait for.
 const CHECK: Micros = 10 * SECOND;
@@ -37,7 +41,7 @@ const ORPHANED: Micros = 86_400 * SECOND;
 const WHY_CHARS_MAX: usize = 4_000;
 
 /// Where errors of the supervisor itself are written, for want of anyone to tell.
-const LOG: &str = "supervisor.log";
+pub(crate) const LOG: &str = "supervisor.log";
 
 /// The life of a supervisor, in a process of its own.
 pub(crate) fn live(nest: Nest) -> ! {
@@ -75,6 +79,10 @@ struct Supervisor {
     /// Nothing starts any more.
     interrupted: bool,
     leaving: bool,
+    /// Going, but what was not delivered stays for a supervisor that takes over.
+    resting: bool,
+    /// The daemon said that the reader of the journal is away.
+    reader_away: bool,
     check_at: Micros,
     /// When a daemon was there last, as of the last check.
     attached_at: Micros,
@@ -90,17 +98,21 @@ impl Supervisor {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
+        let signals = process::Signals::catch()?;
+        let book = if let Some((kind, text)) = &nest.heritage { inherit(&nest, kind, text)? } else { begin(&nest)? };
         Ok(Self {
             path: nest.path,
             directory: nest.directory,
-            book: Book::new(ring::Writer::map(&nest.ring)?),
+            book,
             control: Control::new(nest.listener),
-            signals: process::Signals::catch()?,
+            signals,
             queue: VecDeque::new(),
             running: None,
             last: None,
             interrupted: false,
             leaving: false,
+            resting: false,
+            reader_away: false,
             check_at: clock::mono() + CHECK,
             attached_at: clock::mono(),
             buffer: vec![0; READ_BYTES],
@@ -110,16 +122,21 @@ impl Supervisor {
     fn run(&mut self) -> io::Result<()> {
         loop {
             let now = clock::mono();
+            self.book.spool(self.reader_away || !self.control.attached());
+            self.book.tend(now)?;
             self.work(now);
             self.tend(now);
             self.book.poll(now);
+            self.book.tend(now)?;
             if self.book.take_bell() {
                 self.control.send(&request::grown());
             }
             // All of a turn at once: the daemon is woken once.
             self.control.flush();
             if self.is_done(now) {
-                remove(&self.path, self.directory.as_fd());
+                if !self.resting {
+                    remove(&self.path, self.directory.as_fd());
+                }
                 return Ok(());
             }
             self.wait()?;
@@ -181,6 +198,7 @@ impl Supervisor {
             let watches = child.logfiles.iter().map(|log| Watch::new(log, &child.cwd)).collect();
             match launch(&child) {
                 Ok(launched) => {
+                    self.book.note_child(family::identity(launched.pid));
                     self.running = Some(Running::new(id, child, launched, watches, now));
                     return;
                 }
@@ -241,19 +259,23 @@ impl Supervisor {
         if self.running.is_some() {
             return false;
         }
-        self.leaving || (self.book.is_over() && self.book.is_settled_or_asks())
+        self.leaving || self.resting || (self.book.is_over() && self.book.is_settled_or_asks())
     }
 
-    /// Leaves when nobody can want this supervisor any more.
+    /// Leaves when nobody can want this supervisor any more, and rests when nobody has for long.
     fn check(&mut self, now: Micros) {
         self.check_at = now + CHECK;
         if self.control.attached() {
             self.attached_at = now;
         }
         let deleted = rustix::fs::fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0);
-        let never_used = !self.control.attached() && self.running.is_none() && self.last.is_none();
-        if deleted || never_used || now - self.attached_at > ORPHANED {
+        let accepted = rustix::fs::statat(&self.directory, COMMAND, AtFlags::empty()).is_ok();
+        let unused = !accepted && self.running.is_none() && self.last.is_none() && !self.control.attached();
+        if deleted || unused {
             self.leave(now);
+        } else if now - self.attached_at > ORPHANED {
+            self.interrupt("no worker has asked for it for a day", now);
+            self.resting = self.running.is_none();
         }
     }
 
@@ -267,7 +289,7 @@ impl Supervisor {
             for (source, fd) in [Source::Listener, Source::Daemon].into_iter().zip(self.control.poll_fds()) {
                 polled.add(source, fd);
             }
-            let room = self.book.has_room_or_asks();
+            let room = self.book.takes_output();
             let now = clock::mono();
             if let Some(running) = &mut self.running {
                 running.note_room(room, now);
@@ -301,10 +323,11 @@ impl Supervisor {
         match source {
             Source::Signals => self.notice_signals(now),
             Source::Listener => {
-                let news = self.running.is_some() || self.last.is_some();
-                if self.control.accept() && news {
-                    let running = self.running.as_ref().map(|running| running.id);
-                    self.control.send(&request::hello(running, self.last.as_ref()));
+                if self.control.accept() {
+                    let pid = rustix::process::getpid().as_raw_nonzero().get();
+                    let running = self.running.as_ref().map(|running| (running.id, running.child.last));
+                    let over = self.book.is_over();
+                    self.control.send(&request::hello(pid, running, self.last.as_ref(), over));
                 }
             }
             Source::Daemon => {
@@ -314,7 +337,7 @@ impl Supervisor {
             }
             Source::Stdin => self.running.iter_mut().for_each(Running::feed),
             Source::Output(channel) => {
-                if let Some(running) = self.running.as_mut().filter(|_| self.book.has_room()) {
+                if let Some(running) = self.running.as_mut().filter(|_| self.book.takes_output()) {
                     running.read(channel, &mut self.buffer, &mut self.book, now);
                 }
             }
@@ -339,6 +362,7 @@ impl Supervisor {
             Ok(Request::Work(id, work)) => self.queue.push_back((id, work)),
             Ok(Request::Interrupt(why)) => self.interrupt(&why, now),
             Ok(Request::Room) => {}
+            Ok(Request::Spooling(on)) => self.reader_away = on,
             Ok(Request::Leave) => self.leave(now),
             Err((id, text)) => self.control.send(&request::failed(id, &text)),
         }
@@ -364,6 +388,25 @@ impl Supervisor {
             None => family::signal_all(None, Signal::KILL),
         }
     }
+}
+
+/// The journal of a command that begins.
+fn begin(nest: &Nest) -> io::Result<Book> {
+    let mut ring = ring::Writer::map(&nest.ring)?;
+    ring.set_writer(family::identity(rustix::process::getpid()));
+    let spool = Spool::new(nest.directory.try_clone()?, nest.spool_bytes_max);
+    Ok(Book::new(Shelf::new(ring, spool, 0), Ledger::new(), nest.when_full))
+}
+
+/// The journal of a command whose supervisor has died, with what it holds, and its end. Nothing of the command lives on.
+fn inherit(nest: &Nest, kind: &str, text: &str) -> io::Result<Book> {
+    let (mut ring, left) = ring::Writer::recover(&nest.ring)?;
+    family::kill_leftovers(left.processes);
+    ring.set_writer(family::identity(rustix::process::getpid()));
+    ring.set_child((0, 0));
+    let (spool, ledger) = spool::inherit(nest.directory.try_clone()?, nest.spool_bytes_max, left.ledger)?;
+    let shelf = Shelf::new(ring, spool, ledger.offset());
+    Ok(Book::inherit(shelf, ledger, nest.when_full, (kind, text)))
 }
 
 /// What `poll` watches.

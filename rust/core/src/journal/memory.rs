@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Mark, Source, Tail, Writer};
 use crate::chain::Chain;
+use crate::channel::Channel;
+use crate::ledger::Ledger;
 
 /// A journal in memory, for commands that have no child. Its owner bounds it by what it appends before a release.
 #[derive(Debug, Default)]
@@ -29,13 +31,13 @@ pub struct Kept {
 }
 
 impl Tail for Kept {
-    fn append(&mut self, parts: [&[u8]; 3], chain: &Chain) {
+    fn append(&mut self, parts: [&[u8]; 3], _channel: Option<Channel<'_>>, ledger: &Ledger) {
         for part in parts {
             self.bytes.extend(part);
             self.end += part.len() as u64;
         }
         if self.end - self.marks.back().map_or(0, |(at, _)| *at) >= MARK_BYTES {
-            self.marks.push_back((self.end, *chain));
+            self.marks.push_back((self.end, Chain::from(*ledger.chain())));
         }
     }
 }

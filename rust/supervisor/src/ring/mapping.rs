@@ -2,17 +2,18 @@
 
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use super::accounts::Accounts;
 use super::marks::{Marked, Marks};
 
 /// Name and version of the layout, the first eight bytes of the file.
-const MAGIC: u64 = u64::from_le_bytes(*b"TRring\0\x02");
+const MAGIC: [u8; 8] = *b"TRring\0\x02";
 
 /// Where the data begins. A multiple of the page size of every Linux, which mmap's file offsets must be.
 const HEADER_BYTES: usize = 512 * 1024;
@@ -38,8 +39,31 @@ pub(super) struct Header {
     _read: [u64; 6],
     /// `begin` with its chain stands in one of these; the other is written before `begin` is moved.
     pub(super) begins: [Marked; 2],
-    _page: [u64; 478],
+    /// The writer's process, and its child's.
+    pub(super) writer: Process,
+    pub(super) child: Process,
+    _page: [u64; 474],
     pub(super) marks: Marks,
+    pub(super) accounts: Accounts,
+}
+
+/// A process id, and when that process was started, in the kernel's ticks since the machine was: no other has both.
+#[repr(C)]
+pub(super) struct Process {
+    id: AtomicU64,
+    started: AtomicU64,
+}
+
+impl Process {
+    pub(super) fn get(&self) -> (i32, u64) {
+        (self.id.load(Ordering::SeqCst) as i32, self.started.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn set(&self, (id, started): (i32, u64)) {
+        self.id.store(0, Ordering::SeqCst);
+        self.started.store(started, Ordering::SeqCst);
+        self.id.store(id as u64, Ordering::SeqCst);
+    }
 }
 
 const _: () = assert!(std::mem::offset_of!(Header, marks) == 4096 && size_of::<Header>() <= HEADER_BYTES);
@@ -53,7 +77,7 @@ pub fn create_file(directory: BorrowedFd<'_>, name: &str, capacity: usize) -> io
     let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
     reserve_on_disk(&file, HEADER_BYTES + capacity)?;
     let mut header = [0; 16];
-    header[..8].copy_from_slice(&MAGIC.to_ne_bytes());
+    header[..8].copy_from_slice(&MAGIC);
     header[8..].copy_from_slice(&(capacity as u64).to_ne_bytes());
     rustix::io::pwrite(&file, &header, 0)?;
     Ok(file)
@@ -128,14 +152,25 @@ impl Drop for Mapping {
     }
 }
 
+/// Whether the file is a ring of this layout; an error says what it is instead.
+pub fn check(file: impl AsFd) -> io::Result<()> {
+    capacity_of(file.as_fd()).map(drop)
+}
+
 /// The capacity that a file's header claims, if the file is as long as it must be then: what is mapped can be touched.
 fn capacity_of(file: BorrowedFd<'_>) -> io::Result<usize> {
     let mut header = [0; 16];
     let read = rustix::io::pread(file, &mut header, 0)?;
-    let word = |at: usize| u64::from_ne_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-    let capacity = word(8);
+    let (name, capacity) = header.split_at(8);
+    let capacity = u64::from_ne_bytes(capacity.try_into().expect("eight bytes"));
+    let [.., version] = MAGIC;
+    if read == 16 && name[..7] == MAGIC[..7] && name[7] != version {
+        let text =
+            format!("a journal ring of layout {}, which is not the layout {version} that is known here", name[7]);
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
     let sound = read == 16
-        && word(0) == MAGIC
+        && name == MAGIC
         && (1..=CAPACITY_MAX).contains(&capacity)
         && capacity.is_multiple_of(CAPACITY_UNIT as u64)
         && rustix::fs::fstat(file)?.st_size as u64 == HEADER_BYTES as u64 + capacity;

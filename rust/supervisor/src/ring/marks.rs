@@ -67,6 +67,33 @@ impl Marks {
         (begin..=offset).contains(&mark.0).then_some(mark)
     }
 
+    /// The one at the end.
+    pub(super) fn tip(&self, end: u64) -> Mark {
+        let count = self.count.load(Ordering::SeqCst);
+        let near = [self.place(count), self.place(count.wrapping_sub(1))];
+        near.into_iter().map(Marked::get).find(|(at, _)| *at == end).unwrap_or((end, Chain::default()))
+    }
+
+    /// All from `begin` on, in order, the one at the end too.
+    pub(super) fn all(&self, begin: u64) -> impl Iterator<Item = Mark> {
+        let count = self.count.load(Ordering::SeqCst);
+        let first = count.saturating_sub(IN_RING + 2);
+        let lasting = (first..count).map(|index| self.place(index).get()).filter(move |(at, _)| *at >= begin);
+        let last = self.place(count).get();
+        lasting.chain((last.0 >= begin).then_some(last))
+    }
+
+    /// Forgets what stands behind `end`; gives the offset of the last one that stays. For a writer that takes over.
+    pub(super) fn cut(&self, end: Mark) -> u64 {
+        let mut count = self.count.load(Ordering::SeqCst);
+        while count > 0 && self.place(count - 1).offset() > end.0 {
+            count -= 1;
+        }
+        self.count.store(count, Ordering::SeqCst);
+        self.place(count).set(end);
+        if count == 0 { 0 } else { self.place(count - 1).offset() }
+    }
+
     fn place(&self, index: u64) -> &Marked {
         &self.places[(index % ROOM) as usize]
     }

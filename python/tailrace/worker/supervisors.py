@@ -1,0 +1,208 @@
+"""All supervisors of a worker: those that it starts, and those that an earlier daemon has left behind.
+
+A supervisor outlives its daemon. The next one finds its directory, connects to it, and goes on. Where a supervisor has
+died, another takes its place, which ends the command's journal truly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+from urllib.parse import quote
+
+import attrs
+import trio
+
+from tailrace.errors import TailraceError
+
+from .helper import Helper
+from .label import SUPERVISOR_LOST, Label, read_label, write_label
+from .supervisor import RING, Supervised, connect
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+
+    from .helper import WhenFull
+
+logger = logging.getLogger("tailrace.worker")
+
+RING_BYTES = 4 * 1024 * 1024
+"""How far a child may be ahead of the master: as much as a stream's window on the wire."""
+
+SPOOL_BYTES_MAX = 1024 * 1024 * 1024
+"""As in `Limits`."""
+
+NAME_BYTES_MAX = 200
+"""Of a directory that is named for a command: file systems allow 255."""
+
+
+@final
+@attrs.frozen
+class Left:
+    """A command that an earlier daemon has left, with its supervisor or with one that has taken over."""
+
+    label: Label
+    supervised: Supervised
+
+
+@asynccontextmanager
+async def open_supervisors(
+    directory: Path,
+    *,
+    ring_bytes: int = RING_BYTES,
+    spool_bytes_max: int = SPOOL_BYTES_MAX,
+    when_full: WhenFull = "wait",
+) -> AsyncIterator[Supervisors]:
+    """Supervisors in `directory`, which is made if it is missing.
+
+    What another daemon has left there is in `left`, if its master can come back to it; else it is ended and removed. On
+    exit all that were not detached are closed, with what they run.
+    """
+    directory = Path(os.path.abspath(directory))  # noqa: ASYNC240 - asks no disk
+    entries = await trio.to_thread.run_sync(_entries, directory)
+    helper = Helper(ring_bytes, spool_bytes_max, when_full)
+    async with trio.open_nursery() as nursery:
+        supervisors = Supervisors(directory, helper, nursery)
+        try:
+            await helper.open()
+            await supervisors.find(entries)
+            yield supervisors
+        finally:
+            await supervisors.aclose()
+            nursery.cancel_scope.cancel()
+
+
+@final
+class Supervisors:
+    """All supervisors of a worker."""
+
+    def __init__(self, directory: Path, helper: Helper, nursery: trio.Nursery) -> None:
+        self.directory = directory
+        self.left: list[Left] = []
+        """What an earlier daemon has left, and whoever opened this is to see to."""
+        self._helper = helper
+        self._nursery = nursery
+        self._open: set[Supervised] = set()
+
+    @property
+    def helper_pid(self) -> int | None:
+        """The process of which all of them are forks."""
+        return self._helper.pid
+
+    async def start(self, name: str, label: Label | None = None) -> Supervised:
+        """Starts a supervisor, in a directory of this name. Not cancelled once begun; it takes some milliseconds.
+
+        With a label it can be found by a later daemon.
+
+        Raises:
+            OSError: there is one already, or the system has no room for another.
+        """
+        directory = self.directory / _file_name(name)
+        with trio.CancelScope(shield=True):
+            pid = await self._helper.start(directory)
+            supervised = self._take(directory, pid, connect(directory), SUPERVISOR_LOST)
+            if label is not None:
+                try:
+                    await trio.to_thread.run_sync(write_label, directory, label)
+                except BaseException:
+                    await supervised.aclose()
+                    raise
+        return supervised
+
+    async def find(self, entries: list[Path]) -> None:
+        """Takes up what an earlier daemon has left in these directories."""
+        async with trio.open_nursery() as nursery:
+            for directory in entries:
+                try:
+                    if (useless := await self._take_up(directory)) is not None:
+                        nursery.start_soon(useless.aclose)
+                except (OSError, TailraceError) as error:
+                    # Not guessed at, and not lost: whoever made it, or knows it, finds it there.
+                    logger.error("%s: what is there is left alone: %s", directory, error)
+
+    async def aclose(self) -> None:
+        """Closes all supervisors that were not detached, and kills what they run. Bounded, and not cancelled."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                for supervised in list(self._open):
+                    nursery.start_soon(supervised.aclose)
+            await self._helper.aclose()
+
+    async def _take_up(self, directory: Path) -> Supervised | None:
+        """One of an earlier daemon: into `left`, or back if nobody can want it."""
+        if not (directory / RING).exists():
+            await trio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
+            return None
+        label = _label(directory)
+        why = SUPERVISOR_LOST if label is None else label.why_lost()
+        try:
+            pid, connection = 0, connect(directory)
+        except OSError:
+            pid, connection = await self._succeed(directory, why)
+            logger.warning("%s: its supervisor is gone; another has taken over", directory.name)
+        supervised = self._take(directory, pid, connection, why)
+        if label is None or not label.key.master:
+            logger.info("%s: nobody can come back to this command, which is ended", directory.name)
+            return supervised
+        self.left.append(Left(label, supervised))
+        return None
+
+    def _take(self, directory: Path, pid: int, connection: socket.socket, why: tuple[str, str]) -> Supervised:
+        try:
+            supervised = Supervised(directory, pid, connection, self._nursery)
+        except BaseException:
+            connection.close()
+            raise
+        self._open.add(supervised)
+        self._nursery.start_soon(self._live, supervised, why)
+        return supervised
+
+    async def _live(self, supervised: Supervised, why: tuple[str, str]) -> None:
+        async def succeed() -> tuple[int, socket.socket]:
+            logger.error("%s: its supervisor was killed; another takes over", supervised.directory.name)
+            return await self._succeed(supervised.directory, why)
+
+        try:
+            await supervised.live(succeed)
+        finally:
+            self._open.discard(supervised)
+
+    async def _succeed(self, directory: Path, why: tuple[str, str]) -> tuple[int, socket.socket]:
+        """A supervisor in the place of one that has died."""
+        pid = await self._helper.take_over(directory, why)
+        return pid, connect(directory)
+
+
+def _entries(directory: Path) -> list[Path]:
+    """Makes `directory`; what is in it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not entry.is_symlink())
+
+
+def _label(directory: Path) -> Label | None:
+    """Whose command it is; none: it was never accepted.
+
+    Raises:
+        LocalProtocolError: it cannot be read.
+    """
+    try:
+        return read_label(directory)
+    except FileNotFoundError:
+        return None
+
+
+def _file_name(command: str) -> str:
+    """A command's id as the name of a directory: readable, with nothing in it that leads elsewhere, not too long."""
+    name = quote(command, safe=" +,:=@", errors="surrogatepass")
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    if 0 < len(name) <= NAME_BYTES_MAX:
+        return name
+    digest = hashlib.blake2b(command.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"{name[: NAME_BYTES_MAX - 40]}~{digest}"
