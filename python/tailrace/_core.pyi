@@ -424,6 +424,10 @@ class LogWriter:
         directory: str, segment_bytes: int = 268435456, /
     ) -> LogWriter: ...  # a killed writer's; cuts the torn tail off
     def append(self, batch: Batch, chain: bytes | None = None, /) -> None: ...  # at `end`; `chain` after it, if known
+    def skip(self, batch: Batch, reason: str, chain: bytes | None = None, /) -> None: ...  # a gap instead of it
+    def jump(
+        self, offset: int, chain: bytes, reason: str, /
+    ) -> None: ...  # a gap up to there, where the chain is `chain`
     def sync(self) -> None: ...  # everything appended before is safe; appends go on meanwhile
     def close(self) -> None: ...  # no append follows; the file is let go of, not synced
     @staticmethod
@@ -432,7 +436,9 @@ class LogWriter:
     ) -> bool: ...  # of a closed log: compresses one segment. False: none was left, all is synced
     def reader(self) -> LogReader: ...  # sees every append at once
     @property
-    def end(self) -> int: ...
+    def end(self) -> int: ...  # where the next record begins
+    @property
+    def stored(self) -> int: ...  # the last one's end: less than `end` if what follows is left out
     @property
     def chain(self) -> bytes: ...
     @property
@@ -455,7 +461,8 @@ class LogReader:
     def lines(self, channel: str | None = None, /) -> int: ...  # begun so far
     def batch(
         self, offset: int, max_bytes: int, /
-    ) -> Batch | None: ...  # at least one record; None: `offset` is the end
+    ) -> Batch | None: ...  # at least one record, behind a gap if one is there; None: `offset` is the end
+    def gaps(self) -> list[tuple[int, int, bytes, str]]: ...  # what is left out: from, to, the chain there, why
     def find_line(self, line: int, channel: str | None = None, /) -> tuple[int, int] | None: ...
     # ^ from 1: the record in which it begins, and which of that record's line starts it is (for Record.cut); None: not yet
     def find_time(self, time: float, /) -> int: ...  # the first record that is not older; `end` if all are

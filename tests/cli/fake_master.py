@@ -10,12 +10,12 @@ from pathlib import Path
 
 import attrs
 import trio
-from anycorn import Config, serve
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tailrace._core import Journal
+from tailrace.web.server import open_socket, serve
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("TAILRACE")} | {"NO_COLOR": "1"}
 
@@ -38,7 +38,11 @@ class FakeRun:
     endless: bool = False
     """The log goes on until the run is stopped."""
     breaks: bool = False
-    """The connection breaks off in the middle of a record."""
+    """The log ends in the middle of a record."""
+    cuts: list[int] = attrs.field(factory=list)
+    """After so many bytes the connection breaks off, one after another."""
+    place: tuple[int, int | None] = (0, None)
+    verified: dict[str, object] = attrs.field(factory=dict)
     stopped: trio.Event = attrs.field(factory=trio.Event)
 
     def row(self, ended: bool) -> dict[str, object]:
@@ -63,6 +67,8 @@ class FakeMaster:
                 Route("/api/runs/{run}/stop", self._stop, methods=["POST"]),
                 Route("/api/runs/{run}/wait", self._run),
                 Route("/api/runs/{run}/log", self._log),
+                Route("/api/runs/{run}/place", self._place),
+                Route("/api/runs/{run}/verify", self._verify),
                 Route("/api/files", self._files, methods=["PUT", "GET"]),
             ]
         )
@@ -112,7 +118,26 @@ class FakeMaster:
 
     async def _log(self, request) -> Response:
         await self._note(request)
-        return Stream(self._records())
+        return Stream(self._cut(int(request.query_params.get("offset", 0))))
+
+    async def _place(self, request) -> Response:
+        await self._note(request)
+        offset, cut = self.run.place
+        return JSONResponse({"offset": offset, "cut": cut})
+
+    async def _verify(self, request) -> Response:
+        return JSONResponse(self.run.verified)
+
+    async def _cut(self, offset: int):
+        """The log from there on, as far as the connection holds."""
+        cut, sent, skip = self.run.cuts.pop(0) if self.run.cuts else None, 0, offset
+        async with aclosing(self._records()) as pieces:
+            async for piece in pieces:
+                piece, skip = piece[skip:], max(skip - len(piece), 0)
+                yield piece if cut is None else piece[: cut - sent]
+                sent += len(piece)
+                if cut is not None and sent >= cut:
+                    raise OSError("the connection is cut")
 
     async def _records(self):
         journal, at = Journal(), 0
@@ -145,26 +170,13 @@ class FakeMaster:
 
 
 @asynccontextmanager
-async def serving(directory: Path):
-    """A fake master that serves `directory`."""
+async def serving(directory: Path, run: FakeRun | None = None):
+    """A fake master that serves `directory`. Behind the block clients are broken off, as by a kill."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "tailrace.toml").write_text("[master]\n")
-    fake = FakeMaster(directory)
-    config = Config()
-    descriptor = os.open(directory, os.O_PATH)
-    config.bind = [f"unix:/proc/self/fd/{descriptor}/master.sock"]
-    config.accesslog = config.errorlog = None
-    stopping = trio.Event()
-    try:
+    fake = FakeMaster(directory, run or FakeRun())
+    with open_socket(directory) as listening:
         async with trio.open_nursery() as nursery:
-            start = lambda task_status: serve(  # noqa: E731
-                fake.app(), config, shutdown_trigger=stopping.wait, task_status=task_status
-            )
-            await nursery.start(lambda *, task_status: start(task_status))
-            try:
-                yield fake
-            finally:
-                fake.run.stopped.set()
-                stopping.set()
-    finally:
-        os.close(descriptor)
+            await nursery.start(serve, fake.app(), listening, trio.Event())
+            yield fake
+            nursery.cancel_scope.cancel()

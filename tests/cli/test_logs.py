@@ -10,6 +10,7 @@ import sys
 import pytest
 import trio
 
+from tailrace._core import Journal
 from tailrace.cli.show import clock
 
 from .fake_master import ENVIRONMENT
@@ -33,8 +34,48 @@ async def test_what_to_show_is_asked_of_the_master(master):
     master.run.pieces = [("log:x", b"named\n")]
     done = await master.tailrace("logs", "r1", "-f", "--channel", "x", "--from-line", "3", "--tail", "9")
     assert done.stdout == b"named\n"
-    asked = next(told for _, path, told in master.asked if path.endswith("/log"))
+    asked = next(told for _, path, told in master.asked if path.endswith("/place"))
     assert asked == {"follow": "1", "channel": "log", "name": "x", "from_line": "3", "tail": "9"}
+
+
+async def test_it_begins_where_the_master_says_and_shows_one_channel(master):
+    master.run.pieces = [("stdout", b"one\n"), ("stderr", b"bad\n"), ("stdout", b"two\nthree\n"), ("stderr", b"e\n")]
+    journal = Journal()
+    journal.append("stdout", b"one\n", 1_700_000_000_000_000, 0, None)
+    master.run.place = (journal.end, 2)
+    done = await master.tailrace("logs", "r1", "--channel", "stdout", "--from-line", "3")
+    assert (done.stdout, done.stderr) == (b"two\nthree\n", b"")
+    master.run.place = (0, 0)
+    done = await master.tailrace("logs", "r1", "--channel", "stderr", "--tail", "3")
+    assert (done.stdout, done.stderr) == (b"", b"bad\ne\n")
+
+
+@pytest.mark.parametrize("cuts", [[0], [10, 0, 3], [300_010, 0, 1]])
+async def test_a_follower_goes_on_where_the_connection_broke(master, cuts):
+    data = os.urandom(300_000)
+    master.run.pieces = [("stdout", b"a\n"), ("stdout", data), ("stderr", b"b\n"), ("stdout", b"c\n")]
+    master.run.cuts = cuts.copy()
+    done = await master.tailrace("logs", "r1", "-f")
+    assert (done.returncode, done.stdout) == (0, b"a\n" + data + b"c\n")
+    assert done.stderr.splitlines()[-1] == b"b"
+    assert not master.run.cuts
+
+
+async def test_a_log_that_always_breaks_off_is_a_failure(master):
+    master.run.pieces = [("stdout", b"a\n")]
+    master.run.cuts = [0] * 100
+    done = await master.tailrace("logs", "r1", "-f")
+    assert done.returncode == 125
+    assert b"breaks off" in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["-f", "--no-wait"]])
+async def test_who_does_not_follow_does_not_wait(master, options):
+    master.run.pieces = [("stdout", b"a\n")]
+    master.run.cuts = [3]
+    done = await master.tailrace("logs", "r1", *options)
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"went away" in done.stderr
 
 
 async def test_times_stand_before_lines_that_begin(master):

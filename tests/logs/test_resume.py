@@ -260,3 +260,56 @@ async def test_what_was_said_to_be_safe_is_there_after_kill_9(tmp_path):
             data = await output(store.read("r1"))
             assert data == b"".join(b"line %d\n" % number for number in range(lines))
             assert bytes_ == len(data)
+
+
+# ---------------------------------------------------------------- gaps
+
+
+async def test_a_log_goes_on_behind_what_its_worker_has_forgotten(tmp_path):
+    left = await left_running(tmp_path, b"one\n", b"two\n", id="r1")
+    journal = left.journal
+    journal.append("stdout", b"three\n", 1, 1)
+    journal.append("stdout", b"four\n", 1, 1)
+    from_, to = left.writer.end, journal.batch(left.writer.end, 1).end
+    journal.finish()
+    seen = []
+    async with open_store(tmp_path) as store:
+        async with trio.open_nursery() as nursery:
+
+            async def follow():
+                async for record in store.follow("r1"):
+                    seen.extend([record.data])
+
+            nursery.start_soon(follow)
+            await wait_all_tasks_blocked(0.01)
+            writer = await store.resume("r1")
+            writer.jump(to, journal.chain_at(to), "the worker has forgotten them")
+            assert (writer.end, writer.chain) == (to, journal.chain_at(to))
+            await wait_all_tasks_blocked(0.01)
+            with pytest.raises(StoreError, match="beyond"):
+                writer.jump(0, bytes(32), "")
+            await writer.append(journal.batch(to, 1 << 20))
+            await writer.finish(rc=0)
+        assert seen == [b"one\n", b"two\n", b"four\n"]
+        verified = await store.verify("r1")
+        assert verified.damaged_from == from_
+        assert verified.problems[0] == (
+            f"bytes {from_} to {to} of the journal are missing: the worker has forgotten them"
+        )
+        assert verified.channels == {"stdout": (4 + 4 + 5, 3, 0)}
+        # The chain goes on over the gap, so that what is behind it is vouched for.
+        assert verified.chain == verified.receipt["chain"]
+    async with open_store(tmp_path) as store:
+        assert (await store.verify("r1")) == verified
+
+
+async def test_a_run_whose_chains_differ_is_damaged_up_to_there(tmp_path):
+    left = await left_running(tmp_path, b"one\n", id="r1")
+    async with open_store(tmp_path) as store:
+        writer = await store.resume("r1")
+        writer.jump(writer.end, b"7" * 32, "the chains differ")
+        left.journal.append("stdout", b"two\n", 1, 1)
+        await writer.append(left.journal.batch(writer.end, 1 << 20))
+        verified = await store.verify("r1")
+        assert verified.damaged_from == left.writer.end
+        assert verified.problems == (f"damaged up to byte {left.writer.end}: the chains differ",)

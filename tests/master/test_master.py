@@ -163,17 +163,6 @@ async def test_runs_outlive_their_master(tmp_path):
     assert records == [b"hello\n", b"oops\n"]
 
 
-async def test_a_master_that_stops_writes_down_what_it_loses(tmp_path):
-    async with open_farm(tmp_path) as farm:
-        await farm.attach(shell=forever)
-        run = await farm.master.start("w1", "shell", {"command": "x"})
-        await farm.master.aclose()
-        result = await run.wait()
-        assert (result.state, result.failure) == ("lost", ("ConnectionLost", "the master stopped"))
-    async with open_master(tmp_path) as master:
-        assert (await master.store.run(run.id)).state == "lost"
-
-
 async def test_a_port_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"tailrace://127.0.0.1:{taken.getsockname()[1]}"

@@ -109,6 +109,50 @@ async def test_a_log_is_sent_as_raw_records(api, farm):
     assert await log(api, run, tail=2) == whole[1:]
 
 
+async def test_where_a_selection_begins_is_said_for_who_selects_himself(api, farm):
+    await farm.attach(shell=greet)
+    run = await start(api)
+    await api.get(f"/api/runs/{run}/wait")
+    raw = (await api.get(f"/api/runs/{run}/log")).content
+    one, oops, three = (record.offset for record in Batch.parse(raw).records())
+    for params, place in (
+        ({}, (one, None)),
+        ({"channel": "stdout", "from_line": 2}, (one, 1)),
+        ({"channel": "stdout", "tail": 1}, (three, 0)),
+        ({"from_line": 3, "follow": 1}, (oops, 0)),
+    ):
+        answer = (await api.get(f"/api/runs/{run}/place", params=params)).json()
+        assert (answer["offset"], answer["cut"]) == place, params
+    assert (await api.get(f"/api/runs/{run}/log", params={"offset": oops})).content == raw[oops:]
+
+
+async def test_a_line_that_is_still_to_come_is_waited_for(api, farm):
+    await farm.attach(shell=forever)
+    run = await start(api)
+    with trio.move_on_after(0.2):
+        await api.get(f"/api/runs/{run}/place", params={"from_line": 2, "follow": 1})
+        raise AssertionError("there is no second line")
+    answer = (await api.get(f"/api/runs/{run}/place", params={"from_line": 2})).json()
+    assert answer["offset"] > 0
+
+
+async def test_a_run_is_verified_against_its_receipt(api, farm):
+    await farm.attach(shell=greet)
+    run = await start(api)
+    await api.get(f"/api/runs/{run}/wait")
+    found = (await api.get(f"/api/runs/{run}/verify")).json()
+    assert (found["ok"], found["problems"], found["damaged_from"]) == (True, [], None)
+    assert found["channels"]["stdout"] == [14, 3, 0]
+
+
+async def test_a_run_without_a_receipt_is_not_verified(api, farm):
+    await farm.attach(shell=forever)
+    run = await start(api)
+    found = (await api.get(f"/api/runs/{run}/verify")).json()
+    assert not found["ok"]
+    assert "has not ended" in found["problems"][0]
+
+
 async def test_a_log_is_followed_to_its_end(api, farm):
     await farm.attach(shell=forever)
     run = await start(api)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -68,6 +69,26 @@ def test_detach_ps_show_follow_stop(farm):
     assert shown["rc"] == -1
     assert name not in farm.tailrace("ps").stdout.decode()
     farm.tailrace("stop", name)  # a run that has ended: no error
+
+
+def test_a_run_is_verified_and_one_byte_that_differs_is_found(farm):
+    farm.tailrace("run", "--on", "w1", "--", "seq", "200000")
+    name = json.loads(farm.tailrace("show", "last", "--json").stdout)["id"]
+    done = farm.tailrace("verify", name)
+    assert ["stdout", "1288895", "bytes,", "200000", "lines"] in [
+        line.split() for line in done.stdout.decode().splitlines()
+    ]
+    assert done.stdout.decode().splitlines()[-1] == "ok"
+    largest = max((farm.state / "runs" / name).iterdir(), key=lambda path: path.stat().st_size)
+    with largest.open("r+b") as file:
+        file.seek(largest.stat().st_size // 2)
+        [byte] = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    done = farm.tailrace("verify", name, check=False)
+    assert done.returncode == 1
+    assert b"ok" not in done.stdout
+    assert b"of the journal on" in done.stderr
 
 
 def test_ctrl_c_interrupts_the_run_on_the_worker(farm, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Union, final
 
@@ -37,8 +37,12 @@ Json = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # no
 Row = Mapping[str, Json]
 
 
+class MasterAway(Failure):
+    """The master is not there, or went away before it had answered."""
+
+
 @final
-class MasterAbsent(Failure):
+class MasterAbsent(MasterAway):
     """Nobody serves there."""
 
 
@@ -85,6 +89,10 @@ class Api:
         """The run, when it has ended."""
         return run_info(_row(await self._ask("GET", _run_path(name, "wait"))))
 
+    async def verify(self, name: str) -> Row:
+        """What is stored of it, counted anew; `ok` says whether it is what was sent."""
+        return _row(await self._ask("GET", _run_path(name, "verify")))
+
     async def start(self, worker: str | None, builder: str | None, command: str, args: Mapping[str, Json]) -> RunInfo:
         """When cancelled, it may or may not have started."""
         body: Json = {"worker": worker, "builder": builder, "command": command, "args": dict(args)}
@@ -97,13 +105,25 @@ class Api:
     async def stop(self, name: str, why: str) -> None:
         await self._ask("POST", _run_path(name, "stop"), body={"why": why})
 
+    async def place(self, name: str, params: Mapping[str, str]) -> tuple[int, int | None]:
+        """Where the records begin that `params` choose: an offset for `log`, and at which line start to cut the first.
+
+        With `follow=1` as soon as they have begun.
+        """
+        row = _row(await self._ask("GET", _run_path(name, "place"), params=params))
+        return _optional_int(row, "offset") or 0, _optional_int(row, "cut")
+
     @asynccontextmanager
-    async def log(self, name: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Batch]]:
-        """The run's records as they are kept; with `follow=1` until the run ends. Only whole records come."""
+    async def log(self, name: str, offset: int = 0, *, follow: bool) -> AsyncIterator[AsyncGenerator[Batch]]:
+        """The run's records as they are kept, from `offset` on; with `follow` until the run ends.
+
+        Only whole records come.
+        """
+        params = {"offset": str(offset)} | ({"follow": "1"} if follow else {})
         with self._explained():
-            async with self._client.stream("GET", _run_path(name, "log"), params=dict(params)) as response:
+            async with self._client.stream("GET", _run_path(name, "log"), params=params) as response:
                 await _check(response)
-                yield self._batches(response)
+                yield self._batches(response, offset)
 
     async def put(self, params: Mapping[str, str], body: AsyncIterator[bytes]) -> Row:
         """The master's answer, when the file or tree is in its place on the worker."""
@@ -128,8 +148,8 @@ class Api:
             await _check(response)
             return _json(response.content)
 
-    async def _batches(self, response: httpx.Response) -> AsyncIterator[Batch]:
-        framer = Framer()
+    async def _batches(self, response: httpx.Response, offset: int) -> AsyncGenerator[Batch]:
+        framer = Framer(offset)
         async for data in response.aiter_raw():
             if (batch := framer.receive_data(data)) is not None:
                 yield batch
@@ -147,7 +167,7 @@ class Api:
                 raise Failure(
                     "the transfer broke off", "what was there is as it was; try again", code=broken
                 ) from error
-            raise Failure(f"the master at {self._directory} went away", "is it still serving?") from error
+            raise MasterAway(f"the master at {self._directory} went away", "is it still serving?") from error
 
     def _absent(self) -> Failure:
         directory = self._directory

@@ -29,7 +29,8 @@ A first look: `tailrace demo`. Then, on machines of one's own:
 
     tailrace --dir m run --on w1 -- make -j8
 
-Exit codes: 0 well; 1 a transfer failed; 2 usage; 125 Tailrace itself failed, or the run was lost. `run` has more.
+Exit codes: 0 well; 1 a transfer failed, or a run did not verify; 2 usage; 125 Tailrace itself failed, or the run was
+lost. `run` has more.
 """
 
 _USE = Group("Runs", sort_key=1)
@@ -55,6 +56,7 @@ app.command("tailrace.cli.logs:logs", group=_USE)
 app.command("tailrace.cli.runs:ps", group=_USE)
 app.command("tailrace.cli.runs:show", group=_USE)
 app.command("tailrace.cli.runs:stop", group=_USE)
+app.command("tailrace.cli.verify:verify", group=_USE)
 app.command("tailrace.cli.files:put", group=_FILES)
 app.command("tailrace.cli.files:get", group=_FILES)
 app.command("tailrace.cli.runs:workers", group=_SERVE)

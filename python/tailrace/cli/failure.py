@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TRANSFER_FAILED: Final = 1
+NOT_VERIFIED: Final = 1
 USAGE: Final = 2
 TIMED_OUT: Final = 124
 OURS: Final = 125  # Tailrace itself failed, or the run was lost

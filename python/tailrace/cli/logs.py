@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from .api import open_api
+from .excerpt import Excerpt
 from .failure import OUTPUT_CLOSED, USAGE, Failure
+from .patience import Patient
 from .settings import Told  # noqa: TC001  (cyclopts reads the annotations)
 from .show import JsonShow, StreamShow
 
@@ -27,6 +30,7 @@ async def logs(
     tail: int | None = None,
     timestamps: bool = False,
     raw: bool = False,
+    no_wait: bool = False,
     told: Told,
 ) -> int:
     """Print a run's log: its stdout on stdout, its stderr on stderr.
@@ -51,12 +55,15 @@ async def logs(
         Put the time of its first byte before each line.
     raw
         The bytes of stdout and stderr, or of the one channel, in the order of their arrival, on stdout; nothing else.
+    no_wait
+        With -f: when the master goes away, give up at once, with exit code 125. Else it is waited for, as long as it
+        takes, and the log goes on where it was.
     """
     if told.json + raw + timestamps > 1:
         raise Failure("--json, --raw and --timestamps exclude each other", "choose one", code=USAGE)
     params = {"follow": "1"} if follow else {}
     params |= _channel(channel)
-    params |= _count("--from-line", "from_line", from_line) | _count("--tail", "tail", tail)
+    start = _count("--from-line", "from_line", from_line) | _count("--tail", "tail", tail)
     show: Show
     if told.json:
         show = JsonShow()
@@ -66,13 +73,23 @@ async def logs(
         async with open_api(told) as api:
             found = await api.run(run)
             await show.begin(found)
-            async with api.log(found.id, params) as batches:
-                await show.batches(batches)
+            patient = Patient(api, show.away, show.back, waits=follow and not no_wait)
+            excerpt = await _excerpt(patient, found.id, params, start)
+            async with aclosing(patient.log(found.id, excerpt.offset, follow=follow)) as batches:
+                await show.batches(batches, excerpt)
             if told.json:
-                await show.end(await api.run(found.id))
+                await show.end(await patient.run(found.id))
     except BrokenPipeError:
         return OUTPUT_CLOSED
     return 0
+
+
+async def _excerpt(api: Patient, run: str, channel: dict[str, str], start: dict[str, str]) -> Excerpt:
+    named = f"log:{channel['name']}" if "name" in channel else channel.get("channel")
+    if not start:
+        return Excerpt(channel=named)
+    offset, cut = await api.place(run, channel | start)
+    return Excerpt(offset=offset, cut=cut, channel=named)
 
 
 def _channel(name: str | None) -> dict[str, str]:

@@ -17,9 +17,10 @@ _RECORD_BYTES_MAX = 16 * 1024 * 1024  # PROTOCOL.md section 6
 class Framer:
     """Gives each record once, in a `Batch`, as soon as it is whole. Keeps less than one record."""
 
-    def __init__(self) -> None:
+    def __init__(self, offset: int = 0) -> None:
+        """`offset`: where in its journal the stream begins."""
         self._rest = b""
-        self._offset = 0
+        self._offset = offset
 
     def receive_data(self, data: bytes) -> Batch | None:
         """The records that are whole now, or None."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence  # noqa: TC003  (cyclopts reads the annotations)
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, final
 
 import trio
 from cyclopts import Parameter
 
-from .api import Api, Json, RunInfo, open_api
+from .api import Json, RunInfo, open_api
 from .ending import exit_code, trouble
 from .failure import OUTPUT_CLOSED, SIGNALLED, USAGE, Failure, say
+from .patience import Patient
 from .settings import Told  # noqa: TC001  (cyclopts reads the annotations)
 from .show import JsonShow, Show, StreamShow, print_json
 
@@ -31,6 +33,7 @@ async def run(
     timeout: float | None = None,
     max_time: float | None = None,
     detach: bool = False,
+    no_wait: bool = False,
     told: Told,
 ) -> int:
     """Run a command on a worker: live output, then its exit code.
@@ -58,6 +61,9 @@ async def run(
         Seconds in all after which it is ended.
     detach
         Print the run's id and leave it running.
+    no_wait
+        When the master goes away, give up at once, with exit code 125. Else it is waited for, as long as it takes, and
+        the output goes on where it was.
     """
     if not command:
         raise Failure("no command was given", "put it after `--`, as in: tailrace run -- make -j8", code=USAGE)
@@ -77,7 +83,9 @@ async def run(
             print_json(started.row) if told.json else print(started.id, flush=True)
             return 0
         show = JsonShow() if told.json else StreamShow()
-        return await _Attended(api, show).go(lambda: api.start(on, builder, "shell", args))
+        return await _Attended(Patient(api, show.away, show.back, waits=not no_wait), show).go(
+            lambda: api.start(on, builder, "shell", args)
+        )
 
 
 def environment(pairs: Sequence[str]) -> dict[str, Json]:
@@ -101,7 +109,7 @@ def positive(option: str, value: float | None) -> float | None:
 class _Attended:
     """A run that somebody looks at: its output is shown, and a signal to us interrupts it on the worker."""
 
-    def __init__(self, api: Api, show: Show) -> None:
+    def __init__(self, api: Patient, show: Show) -> None:
         self._api = api
         self._show = show
         self._run: RunInfo | None = None
@@ -125,7 +133,7 @@ class _Attended:
 
     async def _follow(self, run: RunInfo) -> None:
         await self._show.begin(run)
-        async with self._api.log(run.id, {"follow": "1"}) as batches:
+        async with aclosing(self._api.log(run.id, follow=True)) as batches:
             await self._show.batches(batches)
         self._ended = await self._api.wait(run.id)
         await self._show.end(self._ended)

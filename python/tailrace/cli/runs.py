@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .api import Json, Row, RunInfo, number, open_api
+from .counts import counted
 from .ending import outcome, seconds, size
 from .failure import USAGE, Failure
 from .settings import Told  # noqa: TC001  (cyclopts reads the annotations)
@@ -16,8 +17,6 @@ from .table import print_pairs, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_CHANNEL_COUNTS = ("bytes", "lines", "bytes in gaps", "bytes masked")
 
 
 async def workers(*, told: Told) -> int:
@@ -156,20 +155,8 @@ def _receipt_facts(receipt: Mapping[str, Json]) -> list[tuple[str, str]]:
     channels = receipt.get("channels")
     if isinstance(channels, dict):
         for name, counts in channels.items():
-            facts.append((f"  {name}", _counted(counts)))
+            facts.append((f"  {name}", counted(counts)))
     return facts
-
-
-def _counted(counts: Json) -> str:
-    """The counts of a channel in words; gaps and masked bytes only if there are any."""
-    if not isinstance(counts, list):
-        return _plain(counts)
-    said = [
-        f"{count} {what}"
-        for what, count in zip(_CHANNEL_COUNTS, counts, strict=False)
-        if count or what in ("bytes", "lines")
-    ]
-    return ", ".join(said)
 
 
 def ago(since: float) -> str:

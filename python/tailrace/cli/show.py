@@ -7,6 +7,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, final
 
+from .excerpt import Excerpt
 from .failure import say
 from .output import Output
 from .terminal import Harmless, colours
@@ -18,14 +19,24 @@ if TYPE_CHECKING:
 
     from .api import Json, Row, RunInfo
 
+WHOLE = Excerpt()
+
 
 class Show(Protocol):
     tells_the_end: bool
     """Whether `end` says how the run ended, so that nobody else has to."""
 
     async def begin(self, run: RunInfo) -> None: ...
-    async def batches(self, batches: AsyncIterator[Batch]) -> None:
-        """Shows them all. When cancelled, some may have been shown in part."""
+    async def batches(self, batches: AsyncIterator[Batch], excerpt: Excerpt = WHOLE) -> None:
+        """Shows what `excerpt` has of them. When cancelled, some may have been shown in part."""
+        ...
+
+    async def away(self) -> None:
+        """The master is away, and waited for."""
+        ...
+
+    async def back(self) -> None:
+        """It is back."""
         ...
 
     async def end(self, run: RunInfo) -> None: ...
@@ -56,13 +67,13 @@ class StreamShow:
     async def begin(self, run: RunInfo) -> None:
         pass
 
-    async def batches(self, batches: AsyncIterator[Batch]) -> None:
+    async def batches(self, batches: AsyncIterator[Batch], excerpt: Excerpt = WHOLE) -> None:
         try:
             async for batch in batches:
-                for record in batch.records():
+                for record in excerpt.records(batch):
                     if (lane := self._lanes.get(record.channel)) is not None:
                         await lane.write(record)
-                for gap in batch.gaps():
+                for gap in excerpt.gaps(batch):
                     say(_described(gap))
             for lane in self._lanes.values():
                 await lane.finish()
@@ -70,13 +81,22 @@ class StreamShow:
             for lane in self._lanes.values():
                 lane.restore()
 
+    async def away(self) -> None:
+        say("master is away, waiting…")
+
+    async def back(self) -> None:
+        pass
+
     async def end(self, run: RunInfo) -> None:
         pass
 
 
 @final
 class JsonShow:
-    """One JSON object a line: the run, its records and gaps with their bytes as `data_b64`, the run at its end."""
+    """One JSON object a line: the run, its records and gaps with their bytes as `data_b64`, the run at its end.
+
+    Between them, when the master goes away and when it is back.
+    """
 
     tells_the_end = True
 
@@ -86,12 +106,18 @@ class JsonShow:
     async def begin(self, run: RunInfo) -> None:
         await self._write({"type": "run", **run.row})
 
-    async def batches(self, batches: AsyncIterator[Batch]) -> None:
+    async def batches(self, batches: AsyncIterator[Batch], excerpt: Excerpt = WHOLE) -> None:
         async for batch in batches:
-            for record in batch.records():
+            for record in excerpt.records(batch):
                 await self._write(_record_row(record))
-            for gap in batch.gaps():
+            for gap in excerpt.gaps(batch):
                 await self._write(_gap_row(gap))
+
+    async def away(self) -> None:
+        await self._write({"type": "master", "state": "away"})
+
+    async def back(self) -> None:
+        await self._write({"type": "master", "state": "back"})
 
     async def end(self, run: RunInfo) -> None:
         await self._write({"type": "end", **run.row})

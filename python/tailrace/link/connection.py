@@ -279,6 +279,17 @@ class Connection:
         """Whether a session of the same worker goes on with it, instead of taking its place."""
         return self._accepted and self._line.traits.resumes and self.state != "lost"
 
+    async def held_commands(self) -> frozenset[str]:
+        """The ids of the commands that the worker holds for this master, as it said at the begin of the session.
+
+        May be awaited in `newConnection`: it is the first thing that a worker says. Raises ConnectionLost if it does
+        not.
+        """
+        while self._held is None:
+            self._line.check()
+            await self._called.wait()
+        return frozenset(held.command for held in self._held[1].commands)
+
     async def resume(self, pump: Pump, peer: str) -> None:
         """The same worker has come again: go on with this session, until it is over."""
         log.info("%s has come again, from %s", self.workerName, peer)
@@ -494,7 +505,8 @@ class Connection:
         return command
 
     async def _answer_held(self, pump: Pump) -> tuple[HeldCommand, ...]:
-        await self._called.wait()
+        if self._held is None:
+            await self._called.wait()
         if self._held is None:
             raise ConnectionLost
         call, held = self._held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -47,15 +48,21 @@ class Reading:
         if found is None:
             return
         offset, cut = found
-        async for batch in self.batches(offset, follow=follow):
-            for record in batch.records():
-                if not _is_of(record, channel):
-                    continue
-                yield record.cut(cut) if cut is not None and record.offset == offset else record
+        async with aclosing(self.batches(offset, follow=follow)) as batches:
+            async for batch in batches:
+                for record in batch.records():
+                    if not _is_of(record, channel):
+                        continue
+                    yield record.cut(cut) if cut is not None and record.offset == offset else record
 
-    async def place(self, *, from_line: int, tail: int | None, channel: str | None) -> tuple[int, int | None]:
-        """Where that line begins: the offset of its record, and at which of its line starts to cut it, if anywhere."""
-        found = await self._place(from_line, tail, channel, follow=False)
+    async def place(
+        self, *, from_line: int, tail: int | None, channel: str | None, wait: bool
+    ) -> tuple[int, int | None]:
+        """Where that line begins: the offset of its record, and at which of its line starts to cut it, if anywhere.
+
+        A line that has not begun is waited for, if that is asked for; else it is where the log ends now.
+        """
+        found = await self._place(from_line, tail, channel, follow=wait)
         return found or (self._reader.end, None)
 
     async def _place(

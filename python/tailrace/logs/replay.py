@@ -23,9 +23,11 @@ _BATCH_BYTES: Final = 1 << 20
 @final
 @attrs.define
 class Replay:
-    """What a log says, up to `ledger.offset`."""
+    """What a log says, up to `offset`."""
 
-    ledger: Ledger = attrs.field(factory=Ledger)
+    gaps: dict[int, tuple[int, bytes, str]] = attrs.field(factory=dict)  # by their ends: from, chain behind, why
+    ledger: Ledger = attrs.field(factory=Ledger)  # behind the last gap
+    before: list[Receipt] = attrs.field(factory=list)  # what was counted before each gap
     values: dict[str, object] = attrs.field(factory=dict)  # of all updates; later ones win
     complete: bool = False
     failure: tuple[str, str] | None = None  # as the complete record has it
@@ -33,14 +35,33 @@ class Replay:
     problem: str | None = None  # why it went no further, if there is more
 
     @property
+    def offset(self) -> int:
+        """How far it has come."""
+        return self.ledger.offset
+
+    @property
     def agrees(self) -> bool | None:
         """Whether the worker's receipt says what stands in the log. None: there is no receipt."""
-        return None if self.receipt is None else self.ledger.agrees(self.receipt)
+        return None if self.receipt is None else not self.gaps and self.ledger.agrees(self.receipt)
+
+    @property
+    def records(self) -> int:
+        """How many there are, but a receipt."""
+        return sum(part.records for part in self._parts())
+
+    def channels(self) -> dict[str, tuple[int, int, int]]:
+        """Of each channel bytes, lines begun, and bytes in gaps that the worker tells of."""
+        channels: dict[str, tuple[int, int, int]] = {}
+        for part in self._parts():
+            for channel, (size, lines, missing, _) in part.channels.items():
+                before = channels.get(channel, (0, 0, 0))
+                channels[channel] = before[0] + size, before[1] + lines, before[2] + missing
+        return channels
 
     def end(self, durable: Durability) -> RunEnd:
         """How the run ended, by its log alone."""
         assert self.receipt is not None
-        table = receipt_table(self.receipt, agrees=self.ledger.agrees(self.receipt), durable=durable)
+        table = receipt_table(self.receipt, agrees=bool(self.agrees), durable=durable)
         return run_end(self.values, state="complete", failure=self.failure, receipt=table)
 
     def add(self, batch: Batch) -> None:
@@ -49,11 +70,17 @@ class Replay:
         Raises:
             RemoteProtocolError: it cannot follow, or is no record.
         """
+        if batch.start != self.offset:
+            self.before.append(self.ledger.receipt())
+            self.ledger = Ledger.resumed(batch.start, self.gaps[batch.start][1])
         self.ledger.add(batch)
         self.values.update(batch.updates())
         if batch.complete:
             self.complete, self.failure = True, batch.failure()
         self.receipt = batch.receipt() or self.receipt
+
+    def _parts(self) -> list[Receipt]:
+        return [*self.before, self.ledger.receipt()]
 
 
 def replay(reader: LogReader) -> Replay:
@@ -63,7 +90,8 @@ def replay(reader: LogReader) -> Replay:
     found = Replay()
     end = reader.end
     try:
-        while found.ledger.offset < end and (batch := reader.batch(found.ledger.offset, _BATCH_BYTES)) is not None:
+        found.gaps = {to: (begin, chain, why) for begin, to, chain, why in reader.gaps()}
+        while found.offset < end and (batch := reader.batch(found.offset, _BATCH_BYTES)) is not None:
             found.add(batch)
             trio.from_thread.check_cancelled()
     except (StoreError, RemoteProtocolError) as error:
@@ -95,32 +123,41 @@ class Verified:
 def verify(reader: LogReader, info: RunInfo, durable: Durability) -> Verified:
     """Count a log anew, and compare it with its receipt and with what is written down of the run. Blocks."""
     found = replay(reader)
-    counted = found.ledger.receipt()
-    problems, damaged_from = [], None
+    problems = [_missing(begin, to, why) for to, (begin, _, why) in found.gaps.items()]
+    bad = [begin for begin, *_ in found.gaps.values()]
     if found.problem is not None:
         problems.append(found.problem)
-        damaged_from = found.ledger.offset
+        bad.append(found.offset)
     if found.agrees is False:
         problems.append("the worker's receipt is not what is stored")
-        damaged_from = 0 if damaged_from is None else damaged_from
-    problems += _beside(info, found, damaged_from)
-    receipt = found.receipt
+        # Where, nobody can say.
+        bad = bad or [0]
+    problems += _beside(info, found) if not problems else []
     return Verified(
         run=info.id,
         state=info.state,
-        bytes=found.ledger.offset,
-        records=counted.records,
-        chain=counted.chain.hex(),
-        channels={channel: counts[:3] for channel, counts in counted.channels.items()},
-        receipt=None if receipt is None else receipt_table(receipt, agrees=bool(found.agrees), durable=durable),
-        damaged_from=damaged_from,
+        bytes=found.offset,
+        records=found.records,
+        chain=found.ledger.receipt().chain.hex(),
+        channels=found.channels(),
+        receipt=_table(found, durable),
+        damaged_from=min(bad, default=None),
         problems=tuple(problems),
     )
 
 
-def _beside(info: RunInfo, found: Replay, damaged_from: int | None) -> list[str]:
+def _missing(begin: int, to: int, why: str) -> str:
+    what = f"bytes {begin} to {to} of the journal are missing" if begin < to else f"damaged up to byte {begin}"
+    return f"{what}: {why}"
+
+
+def _table(found: Replay, durable: Durability) -> dict[str, object] | None:
+    return None if found.receipt is None else receipt_table(found.receipt, agrees=bool(found.agrees), durable=durable)
+
+
+def _beside(info: RunInfo, found: Replay) -> list[str]:
     """What is written down of the run, and does not fit its log."""
-    if info.receipt is None or damaged_from is not None:
+    if info.receipt is None:
         return []
     if found.receipt is None:
         return ["the log does not reach its receipt"]

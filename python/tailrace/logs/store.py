@@ -140,6 +140,12 @@ class LogStore:
         await trio.lowlevel.checkpoint()
         return await self._take_abandoned(run_id).finish(state="lost", failure=("ConnectionLost", reason))
 
+    async def wait_ended(self, run_id: str) -> None:
+        """Wait until a run has ended, or this store is written to no more. Cancelling it leaves nothing behind."""
+        await trio.lowlevel.checkpoint()
+        if (writer := self._live.get(run_id)) is not None:
+            await writer.wait_finished()
+
     async def replay(self, run: str | RunInfo) -> Replay:
         """What a log says, gone through from its beginning: for who goes on with one, or counts it."""
         reader, _ = await self._reader(run)
@@ -205,11 +211,20 @@ class LogStore:
                 yield batch
 
     async def place(
-        self, run: str | RunInfo, *, from_line: int = 1, tail: int | None = None, channel: str | None = None
+        self,
+        run: str | RunInfo,
+        *,
+        from_line: int = 1,
+        tail: int | None = None,
+        channel: str | None = None,
+        wait: bool = False,
     ) -> tuple[int, int | None]:
-        """Where `follow` would begin: a record's offset, for `batches`, and what to tell its `Record.cut`, if cut."""
+        """Where `follow` would begin: a record's offset, for `batches`, and what to tell its `Record.cut`, if cut.
+
+        With `wait` not before that line has begun, or the run has ended.
+        """
         reading = await self._reading(run)
-        return await reading.place(from_line=from_line, tail=tail, channel=channel)
+        return await reading.place(from_line=from_line, tail=tail, channel=channel, wait=wait)
 
     async def find_time(self, run: str | RunInfo, seconds: float) -> int:
         """The offset of the first log record that is not older than this Unix time; the end, if all are."""

@@ -68,7 +68,7 @@ class RunWriter:
 
     @property
     def end(self) -> int:
-        """The offset behind the last record."""
+        """The offset at which the next record begins."""
         return self._log.end
 
     @property
@@ -126,6 +126,15 @@ class RunWriter:
         self._log.append(batch, chain)
         self._appended(batch)
 
+    def jump(self, offset: int, chain: bytes, reason: str) -> None:
+        """Go on at a later offset, where the chain is `chain`: what is between is missing, and `reason` says why. Or at
+        the same offset with another chain: what stands before it is not what was sent. `verify` tells it.
+
+        Raises:
+            StoreError: the log is beyond that offset.
+        """
+        self._log.jump(offset, chain, reason)
+
     async def sync(self) -> None:
         """Return when everything that was appended before is safe on the disk. Cancelled: it is written all the same.
 
@@ -170,11 +179,16 @@ class RunWriter:
     async def wait_grown(self, offset: int) -> bool:
         """Wait until there is something behind `offset`. False: there never will be."""
         await trio.lowlevel.checkpoint()
-        while self._log.end <= offset:
+        while self._log.stored <= offset:
             if self._finished:
                 return False
             await self._grown.wait()
         return True
+
+    async def wait_finished(self) -> None:
+        """Wait until nothing follows."""
+        while not self._finished:
+            await self._grown.wait()
 
     @property
     def followers(self) -> int:

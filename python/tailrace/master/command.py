@@ -42,6 +42,7 @@ class Outcome:
     damaged: bool = False
     parting: str | None = None  # why the connection will be lost, if it is by our doing
     interrupted: bool = False  # the worker was asked to stop it
+    goes_on: bool = False  # another process of this master will go on with it
 
     def note(self, updates: Updates) -> None:
         """Keep what `updates` says; its log is not looked at."""
@@ -90,6 +91,11 @@ class AwaitedCommand(RemoteCommandImpl):
         self._where: tuple[Connection, str] | None = None
         self._closes: list[Closes] = []
         self._on_end: list[Callable[[], None]] = []
+
+    @property
+    def outlives_connection(self) -> bool:
+        """Its worker holds it, whatever becomes of the connection."""
+        return self._where is not None and self._where[0].may_resume
 
     @property
     def ended(self) -> bool:
@@ -170,6 +176,10 @@ class RunCommand(AwaitedCommand):
         if self._result is not None:
             return
         self._result = result = self.outcome.result(failure)
+        if self.outcome.goes_on and result.state == "lost":
+            # Nothing is written down: as after the death of this process, it is running, and its worker holds it.
+            await self._end()
+            return
         if result.damaged:
             logger.error("run %s is damaged: its receipt differs from what arrived", self.id)
         with trio.CancelScope(shield=True):  # the catalogue must not say `running` of what has ended

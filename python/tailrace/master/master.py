@@ -15,7 +15,7 @@ import trio
 
 from tailrace.errors import ConnectionClosed, ConnectionLost, LocalProtocolError, RemoteError, TailraceError, describe
 from tailrace.limits import Limits
-from tailrace.link import Connection, Listener
+from tailrace.link import Connection, Listener, Resume
 from tailrace.logs import LogStore, RunInfo, new_id, open_store
 from tailrace.master.command import AwaitedCommand, RunCommand, TransferCommand, title
 from tailrace.master.config import check_version, master_id, serve_lock
@@ -64,11 +64,10 @@ async def open_master(
             open_store(directory, "relaxed" if state_dir is None else durability) as store,
             trio.open_nursery() as nursery,
         ):
-            for info in store.abandoned():
-                # A worker cannot bring them back yet.
-                await store.lose(info.id, "the master stopped before the run ended")
             identity = await trio.to_thread.run_sync(master_id, directory)
             master = Master(identity, store, Roster(accounts or {}), nursery, limits, tls)
+            master.keeps_runs = state_dir is not None
+            nursery.start_soon(master.lose_orphans)
             try:
                 for endpoint in listen:
                     await master.listen(endpoint)
@@ -100,6 +99,8 @@ class Master:
         self._tls = tls
         self._listeners: list[Listener] = []
         self.connections: dict[str, Connection] = {}
+        self.keeps_runs = False
+        """Runs go on when it stops: a later process finds them in its store."""
         self._live: dict[str, AwaitedCommand] = {}
         self._idle = trio.Event()
         self._closing = False
@@ -171,17 +172,31 @@ class Master:
         return impl
 
     def live(self, run_id: str) -> AwaitedCommand | None:
-        """The command of that id, while it runs."""
+        """The command of that id, while it runs, as far as its worker has been here since this process began."""
         return self._live.get(run_id)
+
+    async def stop(self, run_id: str, why: str) -> None:
+        """Have a run stopped; returns when its worker knows. One that has ended is left alone.
+
+        A run whose worker has not come back since the master was restarted is lost by it; the worker ends what is
+        left of it when it comes.
+        """
+        if (command := self.live(run_id)) is not None:
+            await command.interrupt(why)
+        elif any(info.id == run_id for info in self.store.abandoned()):
+            await self.store.lose(run_id, f"{why}, while its worker was away")
 
     async def aclose(self) -> None:
         """Take no more workers, close all connections, and return when the runs that this ended are written down.
+
+        Runs whose workers hold them go on: the next process that opens this directory goes on with their logs.
 
         Cancelled: the connections are closed; some runs may not be written down.
         """
         self._closing = True
         for impl in self._live.values():
             impl.outcome.parting = "the master stopped"
+            impl.outcome.goes_on = self.keeps_runs and impl.outlives_connection
         for connection in list(self.roster.values()):
             connection.loseConnection()
         while self._live:
@@ -198,12 +213,41 @@ class Master:
                 # All at once: it takes the directory of a builder that is missing for a leftover.
                 builders |= {name: name for name in await self._known_builders(workerName)}
             await conn.remoteSetBuilderList(list(builders.items()))
+            await self._lose_unknown(workerName, await conn.held_commands())
         except (ConnectionLost, ConnectionClosed, RemoteError) as error:
             logger.warning("worker %s: %s", workerName, error)
             return False
         await self.store.note_worker(workerName, conn.instance, _for_the_record(conn.info))
         self.roster.attach(conn, builders)
         return True
+
+    async def resumeCommand(self, conn: Connection, commandId: str, args: Mapping[str, object]) -> Resume | None:
+        """Called by the Listener for a command of a worker that this process has not started: a run of an earlier
+        one."""
+        known = {info.id: info for info in self.store.abandoned()}.get(commandId)
+        if known is None or known.worker != conn.workerName:
+            return None
+        found = await self.store.replay(known)
+        writer = await self.store.resume(commandId)
+        # Only what is on the disk may be forgotten by the worker.
+        await writer.sync()
+        impl = RunCommand(commandId, known.worker, writer)
+        impl.outcome.values.update(found.values)
+        builder = args.get("builder")
+        self._attend(self.roster.attachment(known.worker), impl, builder if isinstance(builder, str) else "", {})
+        return Resume(impl, writer.end, writer.chain)
+
+    async def lose_orphans(self) -> None:
+        """Runs of an earlier process whose workers do not come back are lost in the end. Runs as long as the master."""
+        await trio.sleep(self._limits.orphan_timeout_s)
+        for info in self.store.abandoned():
+            await self.store.lose(info.id, f"worker {info.worker} has not come back since the master was restarted")
+
+    async def _lose_unknown(self, worker: str, held: frozenset[str]) -> None:
+        """Runs of an earlier process that the worker does not hold any more."""
+        for info in self.store.abandoned():
+            if info.worker == worker and info.id not in held:
+                await self.store.lose(info.id, f"worker {worker} does not know the run any more")
 
     async def _known_builders(self, worker: str) -> list[str]:
         seen = [seen for seen in await self.store.builders() if seen.worker == worker]
@@ -232,10 +276,7 @@ class Master:
         self, attachment: Attachment, impl: AwaitedCommand, builder: str, command: str, args: Mapping[str, object]
     ) -> None:
         connection = attachment.connection
-        self._live[impl.id] = impl
-        attachment.running += 1
-        impl.on_end(lambda: self._ended(attachment, impl))
-        impl.starts(connection, builder, args)
+        self._attend(attachment, impl, builder, args)
         try:
             await connection.remoteStartCommand(impl, builder, impl.id, command, dict(args))
         except (RemoteError, ConnectionLost) as error:
@@ -247,6 +288,12 @@ class Master:
         except TailraceError as error:
             await impl.remote_complete(RemoteError(*describe(error)))
             raise
+
+    def _attend(self, attachment: Attachment, impl: AwaitedCommand, builder: str, args: Mapping[str, object]) -> None:
+        self._live[impl.id] = impl
+        attachment.running += 1
+        impl.on_end(lambda: self._ended(attachment, impl))
+        impl.starts(attachment.connection, builder, args)
 
     def _ended(self, attachment: Attachment, impl: AwaitedCommand) -> None:
         attachment.running -= 1

@@ -7,6 +7,8 @@
 | GET, POST `/api/runs`; GET `/api/runs/RUN` | RUN: an id, a unique prefix of one, or `last` |
 | POST `/api/runs/RUN/stop`; GET `/api/runs/RUN/wait` | |
 | GET `/api/runs/RUN/log?follow&channel&name&from_line&tail&offset` | raw records |
+| GET `/api/runs/RUN/place?follow&channel&name&from_line&tail` | where they begin, for who filters: `offset`, `cut` |
+| GET `/api/runs/RUN/verify` | what is stored, counted anew, beside its receipt; `ok` |
 | PUT, GET `/api/files?worker&path&kind&mode` | bytes of a file, or a POSIX tar stream of a tree |
 
 What goes wrong is answered with 4xx or 5xx and `{"error": one line, "type": class}`.
@@ -62,6 +64,12 @@ _RUNS_MAX: Final = 1000
 _BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of a JSON request. The kernel takes 2 MiB of arguments and environment together; JSON may double them."""
 
+_UNRECEIPTED: Final = {
+    "running": "the run has not ended",
+    "lost": "the run was lost",
+    "complete": "its worker sent none",
+}
+
 
 def make_app(master: Master, directory: Path) -> Starlette:
     """The API of `master`, whose accounts are in `directory`."""
@@ -76,6 +84,8 @@ def make_app(master: Master, directory: Path) -> Starlette:
         Route("/api/runs/{run}/stop", _stop, methods=["POST"]),
         Route("/api/runs/{run}/wait", _wait),
         Route("/api/runs/{run}/log", _log),
+        Route("/api/runs/{run}/place", _place),
+        Route("/api/runs/{run}/verify", _verify),
         Route("/api/files", put_file, methods=["PUT"]),
         Route("/api/files", get_file, methods=["GET"]),
     ]
@@ -127,7 +137,7 @@ async def _runs(request: Request) -> Response:
     limit = min(_number(request, "limit", 100), _RUNS_MAX)
     state = request.query_params.get("state")
     found = await _master(request).store.runs(limit=limit, state=state)
-    return _json([run_row(info) for info in found])
+    return _json([run_row(info, _master(request)) for info in found])
 
 
 async def _start(request: Request) -> Response:
@@ -142,27 +152,26 @@ async def _start(request: Request) -> Response:
         {str(key): _bytes_where_needed(value) for key, value in args.items()},
         builder=_string(body, "builder", optional=True) or None,
     )
-    return _json(run_row(await master.store.run(run.id)), HTTPStatus.CREATED)
+    return _json(run_row(await master.store.run(run.id), master), HTTPStatus.CREATED)
 
 
 async def _run(request: Request) -> Response:
-    return _json(run_row(await _found(request)))
+    return _json(run_row(await _found(request), _master(request)))
 
 
 async def _stop(request: Request) -> Response:
     why = _string(await _body(request), "why", optional=True) or "stopped by the user"
-    if (command := _master(request).live((await _found(request)).id)) is not None:
-        await command.interrupt(why)
+    await _master(request).stop((await _found(request)).id, why)
     return JSONResponse({})
 
 
 async def _wait(request: Request) -> Response:
     info = await _found(request)
     master = _master(request)
-    if (command := master.live(info.id)) is not None:
-        await command.wait()
+    if info.state == "running":
+        await master.store.wait_ended(info.id)
         info = await master.store.run(info.id)
-    return _json(run_row(info))
+    return _json(run_row(info, master))
 
 
 async def _log(request: Request) -> Response:
@@ -185,12 +194,7 @@ async def _all_records(store: LogStore, run: str, offset: int, *, follow: bool) 
 
 def _chosen_records(request: Request, store: LogStore, run: str, *, follow: bool) -> AsyncGenerator[bytes | memoryview]:
     """Log records of one channel, or from a line on; the first is cut at that line."""
-    query = request.query_params
-    channel, name = query.get("channel"), query.get("name")
-    if name is not None:
-        channel = f"log:{name}"
-    tail = _number(request, "tail", 0) if "tail" in query else None
-    from_line = max(_number(request, "from_line", 1), 1)
+    channel, from_line, tail = _selection(request)
 
     async def pieces() -> AsyncGenerator[bytes | memoryview]:
         read = store.follow if follow else store.read
@@ -202,13 +206,39 @@ def _chosen_records(request: Request, store: LogStore, run: str, *, follow: bool
     return pieces()
 
 
+async def _place(request: Request) -> Response:
+    channel, from_line, tail = _selection(request)
+    wait = request.query_params.get("follow", "0") not in {"", "0"}
+    store, run = _master(request).store, (await _found(request)).id
+    offset, cut = await store.place(run, from_line=from_line, tail=tail, channel=channel, wait=wait)
+    return _json({"offset": offset, "cut": cut})
+
+
+async def _verify(request: Request) -> Response:
+    verified = await _master(request).store.verify(await _found(request))
+    missing = () if verified.receipt is not None else (f"there is no receipt: {_UNRECEIPTED[verified.state]}",)
+    row = attrs.asdict(verified) | {"ok": verified.ok and not missing, "problems": [*verified.problems, *missing]}
+    return _json(row)
+
+
+def _selection(request: Request) -> tuple[str | None, int, int | None]:
+    """Channel, first line, and how many from the end."""
+    query = request.query_params
+    channel, name = query.get("channel"), query.get("name")
+    if name is not None:
+        channel = f"log:{name}"
+    tail = _number(request, "tail", 0) if "tail" in query else None
+    return channel, max(_number(request, "from_line", 1), 1), tail
+
+
 async def _found(request: Request) -> RunInfo:
     return await _master(request).store.run(request.path_params["run"])
 
 
-def run_row(info: RunInfo) -> dict[str, object]:
-    """A run as the API says it."""
-    return attrs.asdict(info)
+def run_row(info: RunInfo, master: Master) -> dict[str, object]:
+    """A run as the API says it. It is `suspended` while it should run, and its worker is away."""
+    attached = info.worker in master.roster and master.roster[info.worker].state == "attached"
+    return attrs.asdict(info) | {"suspended": info.suspended or (info.state == "running" and not attached)}
 
 
 def _worker_row(roster: Roster, name: str) -> dict[str, object]:

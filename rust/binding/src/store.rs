@@ -39,6 +39,16 @@ impl LogWriter {
         self.with(py, |writer| writer.append(batch.bytes(), batch.start(), chain))
     }
 
+    #[pyo3(signature = (batch, reason, chain = None, /))]
+    fn skip(&self, py: Python<'_>, batch: &Batch, reason: &str, chain: Option<[u8; 32]>) -> PyResult<()> {
+        self.with(py, |writer| writer.skip(batch.bytes(), batch.start(), chain, reason))
+    }
+
+    #[pyo3(signature = (offset, chain, reason, /))]
+    fn jump(&self, py: Python<'_>, offset: u64, chain: [u8; 32], reason: &str) -> PyResult<()> {
+        self.with(py, |writer| writer.jump(offset, chain, reason))
+    }
+
     fn sync(&self, py: Python<'_>) -> PyResult<()> {
         // Not under the lock: appends go on while the disk works.
         let syncing = self.with(py, |writer| Ok(writer.syncing()))?;
@@ -61,17 +71,22 @@ impl LogWriter {
 
     #[getter]
     fn end(&self) -> u64 {
+        self.seen.next().offset
+    }
+
+    #[getter]
+    fn stored(&self) -> u64 {
         self.seen.end_offset()
     }
 
     #[getter]
     fn chain<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.seen.end().chain)
+        PyBytes::new(py, &self.seen.next().chain)
     }
 
     #[getter]
     fn records(&self) -> u64 {
-        self.seen.end().records
+        self.seen.next().records
     }
 
     fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -94,6 +109,9 @@ impl LogWriter {
         py.detach(|| act(&mut lock(&self.writer))).map_err(error::store)
     }
 }
+
+/// A gap: from, to, the chain there, why.
+type Missing = (u64, u64, [u8; 32], String);
 
 /// Reads one run's journal.
 #[pyclass(frozen, module = "tailrace._core")]
@@ -131,7 +149,12 @@ impl LogReader {
     #[pyo3(signature = (offset, max_bytes, /))]
     fn batch(&self, py: Python<'_>, offset: u64, max_bytes: usize) -> PyResult<Option<Batch>> {
         let records = self.with(py, |reader| reader.batch(offset, max_bytes))?;
-        Ok(records.map(|records| Batch::new(offset, records)))
+        Ok(records.map(|(start, records)| Batch::new(start, records)))
+    }
+
+    fn gaps(&self, py: Python<'_>) -> PyResult<Vec<Missing>> {
+        let gaps = self.with(py, |reader| reader.gaps())?;
+        Ok(gaps.into_iter().map(|(behind, gap)| (gap.from, behind.offset, behind.chain, gap.reason)).collect())
     }
 
     #[pyo3(signature = (line, channel = None, /))]

@@ -12,9 +12,10 @@ fuzz_target!(|input: (bool, &[u8])| {
     std::fs::write(directory.path().join(name), data).expect("a file");
     if let Ok(mut reader) = LogReader::open(directory.path()) {
         let mut offset = 0;
-        while let Ok(Some(records)) = reader.batch(offset, 4096) {
+        while let Ok(Some((start, records))) = reader.batch(offset, 4096) {
             assert!(!records.is_empty());
-            offset += records.len() as u64;
+            assert!(start >= offset);
+            offset = start + records.len() as u64;
         }
     }
     let _ = LogWriter::recover(directory.path(), 1 << 20);

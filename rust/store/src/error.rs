@@ -29,7 +29,7 @@ pub enum StoreError {
         what: &'static str,
     },
     /// A file of a later format.
-    #[error("{} was written by a newer Tailrace (format {version}, known is 1): read it with that version", path.display())]
+    #[error("{} was written by a newer Tailrace (format {version}, known is 2): read it with that version", path.display())]
     Newer {
         /// Which file.
         path: PathBuf,

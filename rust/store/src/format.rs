@@ -3,8 +3,8 @@
 use crate::index::Mark;
 use crate::totals::{Channel, Count, Totals};
 
-/// The version written, and the highest one read.
-pub const VERSION: u8 = 1;
+/// The highest version read. Heads are of version 1, those that tell of a gap of version 2.
+pub const VERSION: u8 = 2;
 /// What every head begins with: the magic number of a zstd skippable frame, length and CRC.
 pub const HEAD_PREFIX: usize = 12;
 /// Bytes of a head: 1,024 channels with the longest names, and 65,536 counts in marks, are below it.
@@ -15,6 +15,9 @@ pub const PAYLOAD_BYTES_MAX: usize = tailrace_core::limits::RECORD_BYTES_MAX + 4
 pub const BLOCK_BYTES: usize = 1 << 20;
 /// The last bytes of a head with marks: its length, and this.
 pub const TRAILER_BYTES: usize = 12;
+
+/// Bytes of a gap's reason: one line.
+pub const REASON_BYTES_MAX: usize = 1_024;
 
 const MAGIC: u32 = 0x184D_2A5B;
 const TRAILER: &[u8; 8] = b"TRINDEX1";
@@ -58,10 +61,21 @@ pub enum Coding {
 pub enum Head {
     /// The beginning of a segment, with the state there.
     Preface(State),
+    /// The same, of a segment that does not begin where the one before it ends.
+    Jump(State, Gap),
     /// A payload follows.
     Block(Payload, State),
     /// The end of a segment.
     Index(State, Vec<Mark>),
+}
+
+/// Bytes of a journal that are not in its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Where the log ended.
+    pub from: u64,
+    /// Why it did not go on there: a sentence of at most [`REASON_BYTES_MAX`].
+    pub reason: String,
 }
 
 /// The payload behind a head.
@@ -86,9 +100,19 @@ pub enum Bad {
     Damaged(&'static str),
 }
 
-/// Appends the preface of a segment that begins in `state`.
-pub fn put_preface(out: &mut Vec<u8>, state: &State) {
-    put_head(out, b'P', None, |out| put_state(out, state, state.totals.iter()));
+/// Appends the preface of a segment that begins in `state`, behind a gap or not.
+pub fn put_preface(out: &mut Vec<u8>, state: &State, gap: Option<&Gap>) {
+    let kind = if gap.is_some() { b'J' } else { b'P' };
+    put_head(out, kind, None, |out| {
+        put_state(out, state, state.totals.iter());
+        if let Some(gap) = gap {
+            out.extend(gap.from.to_le_bytes());
+            let most = REASON_BYTES_MAX.min(gap.reason.len());
+            let reason = (0..=most).rev().find_map(|length| gap.reason.get(..length)).unwrap_or_default();
+            out.extend((reason.len() as u16).to_le_bytes());
+            out.extend_from_slice(reason.as_bytes());
+        }
+    });
 }
 
 /// Appends the head of a payload; `occurred` are the positions in `state.totals` of its channels.
@@ -147,7 +171,8 @@ fn put_head(out: &mut Vec<u8>, kind: u8, payload: Option<Payload>, body: impl Fn
     let begin = out.len();
     out.extend([0; HEAD_PREFIX]);
     let coding = u8::from(payload.is_some_and(|payload| payload.coding == Coding::Zstd));
-    out.extend([kind, VERSION, coding, 0]);
+    let version = if kind == b'J' { 2 } else { 1 };
+    out.extend([kind, version, coding, 0]);
     let payload = payload.unwrap_or(Payload { coding: Coding::Raw, raw: 0, stored: 0, crc: 0 });
     for number in [payload.raw, payload.stored, payload.crc] {
         out.extend(number.to_le_bytes());
@@ -209,6 +234,7 @@ impl<'a> Fields<'a> {
         let state = self.state()?;
         match (kind, coding) {
             (b'P', 0) => Some(Head::Preface(state)),
+            (b'J', 0) => Some(Head::Jump(state, self.gap()?)),
             (b'B', 0) if raw == stored => Some(Head::Block(payload(Coding::Raw, raw, stored, crc)?, state)),
             (b'B', 1) => Some(Head::Block(payload(Coding::Zstd, raw, stored, crc)?, state)),
             (b'I', 0) => Some(Head::Index(state, self.marks()?)),
@@ -227,6 +253,12 @@ impl<'a> Fields<'a> {
             totals.set(&Channel::new(kind, name)?, count)?;
         }
         Some(State { offset, records, time_us, chain, totals })
+    }
+
+    fn gap(&mut self) -> Option<Gap> {
+        let (from, length) = (self.u64()?, self.u16()?);
+        let reason = std::str::from_utf8(self.take(length.into())?).ok()?.to_owned();
+        Some(Gap { from, reason })
     }
 
     fn marks(&mut self) -> Option<Vec<Mark>> {
@@ -288,17 +320,24 @@ mod tests {
     fn encoded(head: &Head) -> Vec<u8> {
         let mut out = Vec::new();
         match head {
-            Head::Preface(state) => put_preface(&mut out, state),
+            Head::Preface(state) => put_preface(&mut out, state, None),
+            Head::Jump(state, gap) => put_preface(&mut out, state, Some(gap)),
             Head::Block(payload, state) => put_block(&mut out, *payload, state, 0..2),
             Head::Index(state, marks) => put_index(&mut out, state, marks),
         }
         out
     }
 
-    fn heads() -> [Head; 3] {
+    fn heads() -> [Head; 4] {
         let payload = Payload { coding: Coding::Zstd, raw: 9, stored: 8, crc: 7 };
         let mark = Mark { offset: 1, position: 2, time_us: 3, counts: vec![Count { bytes: 4, lines: 5 }] };
-        [Head::Preface(state()), Head::Block(payload, state()), Head::Index(state(), vec![mark])]
+        let gap = Gap { from: 5, reason: "the disk was full".to_owned() };
+        [
+            Head::Preface(state()),
+            Head::Jump(state(), gap),
+            Head::Block(payload, state()),
+            Head::Index(state(), vec![mark]),
+        ]
     }
 
     #[test]
@@ -326,10 +365,10 @@ mod tests {
     #[test]
     fn a_later_version_is_said_to_be_one() {
         let mut bytes = encoded(&heads()[0]);
-        bytes[HEAD_PREFIX + 1] = 2;
+        bytes[HEAD_PREFIX + 1] = 3;
         let crc = crc32fast::hash(&bytes[HEAD_PREFIX..]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode(&bytes), Err(Bad::Newer(2)));
+        assert_eq!(decode(&bytes), Err(Bad::Newer(3)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::StoreError;
-use crate::format::State;
+use crate::format::{Gap, State};
 use crate::index::Index;
 
 /// A run's log as it stands now. Readers look, one writer moves it on.
@@ -23,6 +23,8 @@ pub(crate) struct Now {
     pub starts: Vec<u64>,
     /// The segment that is being written.
     pub active: Option<Active>,
+    /// Where the next record begins, and why not at `end`, if it does not.
+    pub ahead: Option<(State, Gap)>,
     /// Why nothing can become safe any more.
     pub failed: Option<String>,
 }
@@ -51,6 +53,11 @@ impl Live {
 }
 
 impl Now {
+    /// The state before the next record.
+    pub(crate) fn next(&self) -> &State {
+        self.ahead.as_ref().map_or(&self.end, |(state, _)| state)
+    }
+
     /// Refuses if nothing can become safe any more.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         self.failed.as_ref().map_or(Ok(()), |why| Err(StoreError::Failed(why.clone())))

@@ -9,7 +9,7 @@ use tailrace_core::record::{self, Record, Records};
 
 use crate::directory;
 use crate::error::StoreError;
-use crate::format::State;
+use crate::format::{Gap, State};
 use crate::index::{Index, Mark};
 use crate::live::{Active, Live, Now};
 use crate::segment::{Block, Segment};
@@ -76,6 +76,11 @@ impl LogReader {
         self.live.now().end.clone()
     }
 
+    /// The state before the next record that its writer appends.
+    pub fn next(&self) -> State {
+        self.live.now().next().clone()
+    }
+
     /// The offset behind the last record.
     pub fn end_offset(&self) -> u64 {
         self.live.now().end.offset
@@ -101,20 +106,26 @@ impl LogReader {
         Ok(record.is_some_and(|(_, record)| matches!(Record::decode(record), Ok(Record::Receipt(_)))))
     }
 
-    /// Whole records from `offset` on: at least one, else at most `max` bytes. None: `offset` is the end.
-    pub fn batch(&mut self, offset: u64, max: usize) -> Result<Option<Bytes>, StoreError> {
+    /// Whole records from `offset` on, and the offset of the first: at least one, else at most `max` bytes. They begin later if the log
+    /// has a gap there. None: `offset` is the end.
+    pub fn batch(&mut self, offset: u64, max: usize) -> Result<Option<(u64, Bytes)>, StoreError> {
+        let mut start = offset;
         let mut parts: Vec<Bytes> = Vec::new();
         let mut length = 0usize;
         loop {
-            let rest = match self.block_from(offset + length as u64) {
-                Ok(Some(rest)) => rest,
-                Ok(None) => break,
+            let rest = match self.block_from(start + length as u64) {
+                Ok(Some((at, rest))) if length == 0 => {
+                    start = at;
+                    rest
+                }
+                Ok(Some((at, rest))) if at == start + length as u64 => rest,
+                Ok(_) => break,
                 // What is good comes first, and the error when nothing else is left.
                 Err(_) if length > 0 => break,
                 Err(error) => return Err(error),
             };
             let room = max.saturating_sub(length);
-            let taken = if rest.len() <= room { rest.len() } else { self.whole(&rest, room, offset + length as u64)? };
+            let taken = if rest.len() <= room { rest.len() } else { self.whole(&rest, room, start + length as u64)? };
             if length > 0 && taken > room {
                 break;
             }
@@ -125,12 +136,23 @@ impl LogReader {
                 break;
             }
         }
-        self.forget(offset + length as u64);
+        self.forget(start + length as u64);
         Ok(match parts.as_slice() {
             [] => None,
-            [one] => Some(one.clone()),
-            many => Some(many.concat().into()),
+            [one] => Some((start, one.clone())),
+            many => Some((start, many.concat().into())),
         })
+    }
+
+    /// What is missing in the log: the state behind each gap, and where and why it began.
+    pub fn gaps(&self) -> Result<Vec<(State, Gap)>, StoreError> {
+        let starts = self.live.now().starts.clone();
+        let mut gaps = Vec::new();
+        for start in starts {
+            let segment = directory::open(&self.live.directory, start)?;
+            gaps.extend(segment.gap().map(|gap| (segment.start().clone(), gap.clone())));
+        }
+        Ok(gaps)
     }
 
     /// Where the `line`th line begins, from 1. None: it has not begun.
@@ -188,8 +210,8 @@ impl LogReader {
         Err(self.malformed(block))
     }
 
-    /// The records of the block that holds `offset`, from there on. None: it is the end.
-    fn block_from(&mut self, offset: u64) -> Result<Option<Bytes>, StoreError> {
+    /// The records of the block that holds `offset`, or else of the first behind it: from there on, and from where. None: it is the end.
+    fn block_from(&mut self, offset: u64) -> Result<Option<(u64, Bytes)>, StoreError> {
         let end = self.end_offset();
         if offset >= end {
             let beyond = || StoreError::Usage(format!("offset {offset} is beyond the end, {end}"));
@@ -204,17 +226,17 @@ impl LogReader {
         if skip > 0 && record::whole(records.get(..skip).unwrap_or_default(), usize::MAX) != Ok(skip) {
             return Err(StoreError::Usage(format!("no record begins at offset {offset}")));
         }
-        Ok(Some(records.slice(skip.min(records.len())..)))
+        Ok(Some((begin + skip as u64, records.slice(skip.min(records.len())..))))
     }
 
-    /// Makes the block that holds `offset` the one at hand.
+    /// Makes the block that holds `offset`, or else the first behind it, the one at hand.
     fn load(&mut self, offset: u64) -> Result<(), StoreError> {
         if self.open.as_ref().is_none_or(|open| open.next.0 != offset) {
             self.enter_last(|start| start.offset <= offset)?;
             self.seek(|_, index| index.before_offset(offset))?;
         }
         while let Some(block) = self.next_block()? {
-            if block.after.offset > offset && block.offset() <= offset {
+            if block.after.offset > offset {
                 let records = self.records(&block)?;
                 if let Some(open) = &mut self.open {
                     open.block = (block.offset(), records);
@@ -237,6 +259,21 @@ impl LogReader {
             if holds { low = middle } else { high = middle }
         }
         starts.get(low).map_or(Ok(()), |&start| self.enter(start))
+    }
+
+    /// Opens the segment behind one that ends at `end`.
+    fn enter_next(&mut self, end: u64) -> Result<(), StoreError> {
+        let next = {
+            let now = self.live.now();
+            now.starts.get(now.starts.partition_point(|&start| start < end)).copied()
+        };
+        self.enter(next.unwrap_or(end))?;
+        match &self.open {
+            Some(open) if !open.segment.follows(end) => {
+                Err(open.segment.damaged(0, "a segment that does not follow the one before"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn enter(&mut self, start: u64) -> Result<(), StoreError> {
@@ -296,7 +333,7 @@ impl LogReader {
                 None if open.start == offset => {
                     return Err(open.segment.damaged(position, "a segment without a block"));
                 }
-                None => self.enter(offset)?,
+                None => self.enter_next(offset)?,
             }
         }
     }

@@ -72,7 +72,7 @@ impl Sealing {
         let state = from.start().clone();
         let mut sealing = Self { from, to, path: path.to_owned(), end: 0, state, index: Index::default(), frames };
         let mut preface = Vec::new();
-        format::put_preface(&mut preface, &sealing.state);
+        format::put_preface(&mut preface, &sealing.state, sealing.from.gap());
         sealing.put(&[&preface])?;
         Ok(sealing)
     }

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
-use crate::format::{self, Bad, Coding, HEAD_PREFIX, Head, PAYLOAD_BYTES_MAX, Payload, State, TRAILER_BYTES};
+use crate::format::{self, Bad, Coding, Gap, HEAD_PREFIX, Head, PAYLOAD_BYTES_MAX, Payload, State, TRAILER_BYTES};
 use crate::index::Index;
 
 /// Bytes read at once when heads are looked for: some small blocks, or the head of a large one.
@@ -93,6 +93,7 @@ pub struct Segment<R> {
     window: Vec<u8>,
     window_at: u64,
     start: State,
+    gap: Option<Gap>,
     blocks_at: u64,
 }
 
@@ -105,21 +106,30 @@ impl<R: ReadAt> Segment<R> {
             window: Vec::new(),
             window_at: 0,
             start: State::default(),
+            gap: None,
             blocks_at: 0,
         };
-        match segment.head(0, u64::MAX)? {
-            Some((Head::Preface(start), end)) => {
-                segment.start = start;
-                segment.blocks_at = end;
-                Ok(segment)
-            }
-            _ => Err(segment.damaged(0, "no preface")),
-        }
+        (segment.start, segment.gap, segment.blocks_at) = match segment.head(0, u64::MAX)? {
+            Some((Head::Preface(start), end)) => (start, None, end),
+            Some((Head::Jump(start, gap), end)) => (start, Some(gap), end),
+            _ => return Err(segment.damaged(0, "no preface")),
+        };
+        Ok(segment)
     }
 
     /// The state before the first block.
     pub const fn start(&self) -> &State {
         &self.start
+    }
+
+    /// What is missing before it.
+    pub const fn gap(&self) -> Option<&Gap> {
+        self.gap.as_ref()
+    }
+
+    /// Whether it goes on where the log before it has ended, or says that it does not.
+    pub fn follows(&self, end: u64) -> bool {
+        self.gap.as_ref().map_or(self.start.offset, |gap| gap.from) == end && self.start.offset >= end
     }
 
     /// Where the first block's head begins.
@@ -132,7 +142,7 @@ impl<R: ReadAt> Segment<R> {
     pub fn block(&mut self, position: u64, limit: u64) -> Result<Option<Block>, StoreError> {
         match self.head(position, limit)? {
             Some((Head::Block(payload, after), at)) => Ok(Some(Block { payload, position: at, after })),
-            Some((Head::Preface(_), _)) => Err(self.damaged(position, "a second preface")),
+            Some((Head::Preface(_) | Head::Jump(..), _)) => Err(self.damaged(position, "a second preface")),
             Some((Head::Index(..), _)) | None => Ok(None),
         }
     }
@@ -189,7 +199,7 @@ impl<R: ReadAt> Segment<R> {
                 scan.closed = state.offset == scan.state.offset;
                 return Ok(false);
             }
-            Some((Head::Preface(_), _)) => return Err(self.damaged(scan.end, "a second preface")),
+            Some((Head::Preface(_) | Head::Jump(..), _)) => return Err(self.damaged(scan.end, "a second preface")),
         };
         if block.offset() != scan.state.offset {
             return Err(self.damaged(position, "a block that does not continue the one before"));

@@ -11,7 +11,7 @@ use tailrace_core::record::{Record, Records};
 
 use crate::directory;
 use crate::error::StoreError;
-use crate::format::{self, BLOCK_BYTES, Coding, Payload, State};
+use crate::format::{self, BLOCK_BYTES, Coding, Gap, Payload, State};
 use crate::index::Index;
 use crate::live::{Active, Live, Now};
 use crate::reader::LogReader;
@@ -61,8 +61,7 @@ impl LogWriter {
         }
         let mut writer = Self::new(directory, segment_bytes, Now::default());
         for (number, &start) in listing.starts.iter().enumerate() {
-            let expected = number == 0 || writer.live.now().end.offset == start;
-            if !expected || !writer.recover_segment(start, number + 1 == listing.starts.len())? {
+            if !writer.recover_segment(start, number == 0, number + 1 == listing.starts.len())? {
                 let lost = listing.starts.get(number..).unwrap_or_default();
                 lost.iter().try_for_each(|&start| directory::set_aside(directory, start))?;
                 break;
@@ -71,38 +70,55 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Appends whole records that begin at `start`, which must be [`LogWriter::end`]. `chain` is the chain behind them, if the caller
-    /// knows it. After an error nothing was appended, and the same may be tried again; after a failed sync nothing can be appended.
+    /// Appends whole records that begin at `start`, which must be where [`LogWriter::next`] is. `chain` is the chain behind them, if the
+    /// caller knows it. After an error nothing was appended, and the same may be tried again; after a failed sync nothing can be appended.
     pub fn append(&mut self, records: &[u8], start: u64, chain: Option<[u8; 32]>) -> Result<(), StoreError> {
-        let state = {
-            let now = self.live.now();
-            now.check()?;
-            now.end.clone()
-        };
-        if self.closed {
-            return Err(StoreError::Usage("the log is closed".to_owned()));
-        }
-        if start != state.offset {
-            return Err(StoreError::Usage(format!(
-                "records of offset {start} do not follow a log that ends at {}",
-                state.offset
-            )));
-        }
+        let state = self.state_at(start)?;
         if records.is_empty() {
             return Ok(());
         }
-        let blocks = Blocks::make(records, state, chain)?;
-        self.roll_if_full()?;
-        let open = match &self.active {
-            Some(open) => open.clone(),
-            None => self.begin_segment()?,
-        };
+        let blocks = Blocks::make(records, state.clone(), chain)?;
+        let open = self.open_for(&state)?;
         self.write(&open, records, blocks)
+    }
+
+    /// Passes over whole records as if they were appended, but leaves them out: a gap, which the next append writes down. `reason` is a
+    /// sentence for people; that of a gap's first records stands.
+    pub fn skip(
+        &mut self,
+        records: &[u8],
+        start: u64,
+        chain: Option<[u8; 32]>,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let state = self.state_at(start)?;
+        let totals = state.totals.clone();
+        let behind = Blocks::make(records, state, chain)?.end;
+        self.leave_out(State { totals, ..behind }, reason);
+        Ok(())
+    }
+
+    /// Goes on at a later offset, where the chain is `chain`: what is between is missing. Or at the same one with another chain: what is
+    /// before it is not what was sent.
+    pub fn jump(&mut self, offset: u64, chain: [u8; 32], reason: &str) -> Result<(), StoreError> {
+        let state = self.state_at(self.next().offset)?;
+        if offset < state.offset {
+            return Err(StoreError::Usage(format!("the log is beyond {offset} already: it ends at {}", state.offset)));
+        }
+        if offset > state.offset || chain != state.chain {
+            self.leave_out(State { offset, chain, ..state }, reason);
+        }
+        Ok(())
     }
 
     /// The state behind the last record.
     pub fn end(&self) -> State {
         self.live.now().end.clone()
+    }
+
+    /// The state before the next record: behind the last one, if nothing is left out between them.
+    pub fn next(&self) -> State {
+        self.live.now().next().clone()
     }
 
     /// A reader that sees every append at once.
@@ -136,14 +152,41 @@ impl LogWriter {
         }
     }
 
-    /// Goes on to the end of the next segment. False: nothing in it is good.
-    fn recover_segment(&mut self, start: u64, last: bool) -> Result<bool, StoreError> {
+    /// The state before what begins at `start`, if something may.
+    fn state_at(&self, start: u64) -> Result<State, StoreError> {
+        let now = self.live.now();
+        now.check()?;
+        let state = now.next();
+        if self.closed {
+            return Err(StoreError::Usage("the log is closed".to_owned()));
+        }
+        if start != state.offset {
+            let end = state.offset;
+            return Err(StoreError::Usage(format!("records of offset {start} do not follow a log that ends at {end}")));
+        }
+        Ok(state.clone())
+    }
+
+    fn leave_out(&self, state: State, reason: &str) {
+        let mut now = self.live.now();
+        let gap = match now.ahead.take() {
+            Some((_, gap)) => gap,
+            None => Gap { from: now.end.offset, reason: reason.to_owned() },
+        };
+        now.ahead = Some((state, gap));
+    }
+
+    /// Goes on to the end of the next segment. False: it is not good, or not the next one.
+    fn recover_segment(&mut self, start: u64, first: bool, last: bool) -> Result<bool, StoreError> {
         let directory = &self.live.directory;
         let mut segment = match directory::open(directory, start) {
             Ok(segment) => segment,
             Err(StoreError::Damaged { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
+        if !first && !segment.follows(self.live.now().end.offset) {
+            return Ok(false);
+        }
         let (end, active) = match segment.index()? {
             Some((end, _)) => (end, None),
             None => {
@@ -152,33 +195,50 @@ impl LogWriter {
             }
         };
         let path = directory::raw_path(directory, start);
-        let is_raw = path.exists();
-        let active = active.filter(|_| last && is_raw);
-        if is_raw {
-            let file = OpenOptions::new().write(true).open(&path);
-            let cut =
-                file.and_then(|file| active.as_ref().map_or(Ok(()), |it| file.set_len(it.file_end)).map(|()| file));
-            let file = Arc::new(cut.map_err(StoreError::io("recover", &path))?);
+        let active = active.filter(|_| path.exists());
+        if path.exists() {
+            let open = Open::recover(path, active.as_ref())?;
+            self.active = Some(open.clone()).filter(|_| active.is_some());
             // Whoever wrote it may not have synced it.
-            let open = Open { path, file };
-            if active.is_some() { self.active = Some(open) } else { self.unsynced.push(open) }
+            self.unsynced.extend(Some(open).filter(|_| active.is_none()));
         }
-        let mut now = self.live.now();
-        now.starts.push(start);
-        (now.end, now.active) = (end, active);
+        {
+            let mut now = self.live.now();
+            now.starts.push(start);
+            (now.end, now.active) = (end, active);
+        }
+        if !last {
+            // Its index was torn.
+            self.end_segment()?;
+        }
         Ok(true)
     }
 
-    fn roll_if_full(&mut self) -> Result<(), StoreError> {
-        let full = self.live.now().active.as_ref().is_some_and(|active| active.file_end >= self.segment_bytes);
-        if full { self.end_segment() } else { Ok(()) }
+    /// The segment for what begins in this state.
+    fn open_for(&mut self, state: &State) -> Result<Open, StoreError> {
+        let goes_on = {
+            let now = self.live.now();
+            let is_begun = |active: &Active| active.start == state.offset;
+            let has_room = |active: &Active| now.ahead.is_none() && active.file_end < self.segment_bytes;
+            now.active.as_ref().is_some_and(|active| is_begun(active) || has_room(active))
+        };
+        match self.active.clone().filter(|_| goes_on) {
+            Some(open) => Ok(open),
+            None => {
+                self.end_segment()?;
+                self.begin_segment()
+            }
+        }
     }
 
     fn begin_segment(&mut self) -> Result<Open, StoreError> {
-        let state = self.live.now().end.clone();
+        let (state, gap) = {
+            let now = self.live.now();
+            (now.next().clone(), now.ahead.as_ref().map(|(_, gap)| gap.clone()))
+        };
         let path = directory::raw_path(&self.live.directory, state.offset);
         let mut preface = Vec::new();
-        format::put_preface(&mut preface, &state);
+        format::put_preface(&mut preface, &state, gap.as_ref());
         // The log of a build is its owner's business.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(StoreError::io("create", &path))?;
@@ -218,6 +278,7 @@ impl LogWriter {
             }
         }
         now.end = blocks.end;
+        now.ahead = None;
         Ok(())
     }
 
@@ -228,7 +289,7 @@ impl LogWriter {
             let Some(active) = &now.active else { return Ok(()) };
             let mut index = Vec::new();
             format::put_index(&mut index, &now.end, active.index.marks());
-            (active.file_end, active.start == now.end.offset, index)
+            (active.file_end, active.start >= now.end.offset, index)
         };
         if empty {
             remove(&open.path)?;
@@ -244,6 +305,16 @@ impl LogWriter {
         drop(now);
         self.unsynced.extend(self.active.take().filter(|_| !empty));
         Ok(())
+    }
+}
+
+impl Open {
+    /// A segment that another writer has left, cut to what is good in it unless it was ended.
+    fn recover(path: PathBuf, active: Option<&Active>) -> Result<Self, StoreError> {
+        let file = OpenOptions::new().write(true).open(&path);
+        let cut = file.and_then(|file| active.map_or(Ok(()), |active| file.set_len(active.file_end)).map(|()| file));
+        let file = Arc::new(cut.map_err(StoreError::io("recover", &path))?);
+        Ok(Self { path, file })
     }
 }
 

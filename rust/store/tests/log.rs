@@ -65,7 +65,7 @@ fn check(mut reader: LogReader, model: &Model, seed: u64) {
     }
     for entry in model.entries.iter().rev() {
         let max = (seed % 300) as usize;
-        let got = reader.batch(entry.offset, max).unwrap().unwrap();
+        let got = reader.batch(entry.offset, max).unwrap().unwrap().1;
         let rest = &model.bytes[entry.offset as usize..];
         assert!(got.len() >= entry.bytes.len() && (got.len() <= max || got.len() == entry.bytes.len()));
         assert_eq!(got, rest[..got.len()]);
@@ -75,7 +75,7 @@ fn check(mut reader: LogReader, model: &Model, seed: u64) {
 
 fn read_all(reader: &mut LogReader, max: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while let Some(batch) = reader.batch(bytes.len() as u64, max).unwrap() {
+    while let Some((_, batch)) = reader.batch(bytes.len() as u64, max).unwrap() {
         bytes.extend_from_slice(&batch);
     }
     bytes
@@ -147,7 +147,7 @@ fn spot_check(mut reader: LogReader, model: &Model) {
     }
     for number in 0..200 {
         let entry = &model.entries[number * 7_919 % model.entries.len()];
-        let got = reader.batch(entry.offset, 1).unwrap().unwrap();
+        let got = reader.batch(entry.offset, 1).unwrap().unwrap().1;
         assert_eq!(got, entry.bytes);
     }
     assert_eq!(read_all(&mut reader, 300_000), model.bytes);
@@ -206,7 +206,7 @@ fn a_follower_sees_every_append_across_segments_and_the_end() {
     let mut seen = Vec::new();
     for number in 0..100 {
         append(&mut writer, &mut model, &[(number % 5, 3, 20, 7)]);
-        let batch = reader.batch(seen.len() as u64, usize::MAX).unwrap().unwrap();
+        let batch = reader.batch(seen.len() as u64, usize::MAX).unwrap().unwrap().1;
         seen.extend_from_slice(&batch);
         assert_eq!(seen, model.bytes);
         assert_eq!(reader.batch(seen.len() as u64, 1).unwrap(), None);
@@ -225,10 +225,10 @@ fn a_sealed_segment_is_read_on_under_a_reader_that_had_it_open() {
         append(&mut writer, &mut model, &[(0, 3, 100, 7)]);
     }
     let mut reader = writer.reader();
-    let mut seen = reader.batch(0, 1_000).unwrap().unwrap().to_vec();
+    let mut seen = reader.batch(0, 1_000).unwrap().unwrap().1.to_vec();
     writer.close().unwrap();
     while seal_next(directory.path()).unwrap() {}
-    while let Some(batch) = reader.batch(seen.len() as u64, 1_000).unwrap() {
+    while let Some((_, batch)) = reader.batch(seen.len() as u64, 1_000).unwrap() {
         seen.extend_from_slice(&batch);
     }
     assert_eq!(seen, model.bytes);
@@ -302,7 +302,7 @@ fn follow(mut reader: LogReader, total: &AtomicU64) -> Vec<u8> {
     let mut seen = Vec::new();
     while (seen.len() as u64) < total.load(Ordering::SeqCst) {
         match reader.batch(seen.len() as u64, 3_000).unwrap() {
-            Some(batch) => seen.extend_from_slice(&batch),
+            Some((_, batch)) => seen.extend_from_slice(&batch),
             None => std::thread::yield_now(),
         }
         let lines = reader.lines(&Select::Output);

@@ -7,7 +7,7 @@ use std::fs;
 use proptest::prelude::*;
 use support::{Directory, Model};
 use tailrace_core::channel::Channel;
-use tailrace_store::format::{self, Coding, Payload, State};
+use tailrace_store::format::{self, Coding, Gap, Payload, State};
 use tailrace_store::index::Mark;
 use tailrace_store::segment::Segment;
 use tailrace_store::{Count, LogReader, LogWriter, Select, StoreError, Totals, seal_next};
@@ -49,7 +49,7 @@ fn recovered_end(bytes: &[u8], model: &Model) -> u64 {
     let mut writer = LogWriter::recover(directory.path(), 1 << 20).unwrap();
     writer.close().unwrap();
     let mut reader = LogReader::open(directory.path()).unwrap();
-    assert_eq!(reader.batch(0, usize::MAX).unwrap().unwrap(), expected.bytes);
+    assert_eq!(reader.batch(0, usize::MAX).unwrap().unwrap().1, expected.bytes);
     end
 }
 
@@ -129,7 +129,7 @@ fn sealing_may_stop_after_any_step() {
     assert!(!seal_next(directory.path()).unwrap());
     assert_eq!(directory.names(), ["00000000000000000000.zst"]);
     let sealed = fs::read(path("00000000000000000000.zst")).unwrap();
-    let read = || LogReader::open(directory.path()).unwrap().batch(0, usize::MAX).unwrap().unwrap();
+    let read = || LogReader::open(directory.path()).unwrap().batch(0, usize::MAX).unwrap().unwrap().1;
 
     // Written in part, and not renamed.
     fs::remove_file(path("00000000000000000000.zst")).unwrap();
@@ -170,7 +170,7 @@ fn segments_behind_a_damaged_one_are_set_aside() {
     let end = writer.end().offset as usize;
     let second_start: usize = names[1][..20].parse().unwrap();
     assert!(end >= second_start && end < model.bytes.len());
-    let read = LogReader::open(directory.path()).unwrap().batch(0, usize::MAX).unwrap().unwrap();
+    let read = LogReader::open(directory.path()).unwrap().batch(0, usize::MAX).unwrap().unwrap().1;
     assert_eq!(read, model.bytes[..end]);
     assert!(directory.names().iter().any(|name| name.ends_with(".seg.lost")));
 }
@@ -198,7 +198,7 @@ fn damage_in_a_sealed_log_is_an_error_for_who_reads_it() {
         let mut seen = 0;
         let error = loop {
             match reader.batch(seen as u64, 100_000) {
-                Ok(Some(batch)) => {
+                Ok(Some((_, batch))) => {
                     assert_eq!(batch, model.bytes[seen..seen + batch.len()]);
                     seen += batch.len();
                 }
@@ -258,10 +258,11 @@ proptest! {
         preface in state(),
         blocks in proptest::collection::vec((any::<bool>(), 0..400u32, proptest::option::of(state())), 0..4),
         index in proptest::option::of((state(), proptest::collection::vec(mark(), 0..3))),
+        gap in proptest::option::of((number(), ".{0,9}").prop_map(|(from, reason)| Gap { from, reason })),
     ) {
         let mut file = Vec::new();
         let mut good = State { offset: 0, ..preface.clone() };
-        format::put_preface(&mut file, if blocks.len() % 2 == 0 { &good } else { &preface });
+        format::put_preface(&mut file, if blocks.len() % 2 == 0 { &good } else { &preface }, gap.as_ref());
         for (is_zstd, size, state) in blocks {
             let records = Model::default().log(Channel::Stdout, 1, size as usize, 5);
             good.offset += records.len() as u64;

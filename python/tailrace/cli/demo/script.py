@@ -125,7 +125,7 @@ class Script:
         run = await self._api.start(worker, None, "shell", args)
         shown = {"stdout": bytearray(), "stderr": bytearray()}
         views = {channel: LineView() for channel in shown}
-        async with self._api.log(run.id, {"follow": "1"}) as batches:
+        async with self._api.log(run.id, follow=True) as batches:
             async for batch in batches:
                 for record in batch.records():
                     if record.channel in shown:
@@ -152,7 +152,7 @@ class Script:
     async def _compare(self, step: Step) -> None:
         """What is kept must be what was shown."""
         kept = {"stdout": bytearray(), "stderr": bytearray()}
-        async with self._api.log(step.run.id, {}) as batches:
+        async with self._api.log(step.run.id, follow=False) as batches:
             async for batch in batches:
                 for record in batch.records():
                     if record.channel in kept:
