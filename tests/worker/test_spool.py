@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
+from tailrace.worker.supervisor import SupervisorLost
 from tailrace.worker.supervisors import open_supervisors
 
 from .supervised import TIMEOUT_S, Reader, shell
@@ -108,6 +112,35 @@ def _check_gaps(reader, why):
     assert lines + delivered.count(b"\n") == 3_000_000
     assert reader.agrees()
     assert reader.receipt.channels["stdout"][2] == missing
+
+
+@pytest.mark.parametrize("spooling", [False, True])
+async def test_a_supervisor_killed_anywhere_leaves_a_journal_that_ends_truly(tmp_path, spooling):
+    data = b"".join(os.urandom(999) + b"\n" for _ in range(30_000))
+    (tmp_path / "data").write_bytes(data)
+    async with open_supervisors(tmp_path / "s") as supervisors:
+        for number in range(10):
+            supervised = await supervisors.start(str(number))
+            supervised.spooling(spooling)
+            reader = Reader(supervised)
+            with trio.fail_after(TIMEOUT_S):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_lost, supervised, shell("cat data data data; exec sleep 1000", tmp_path))
+                    if not spooling:
+                        nursery.start_soon(reader.run)
+                    await trio.sleep(random.uniform(0, 0.1))
+                    os.kill(supervised.pid, signal.SIGKILL)
+                if spooling:
+                    await reader.run()
+            assert reader.agrees()
+            assert reader.failure is not None
+            assert reader.failure[0] == "SupervisorLost"
+            assert (data * 3).startswith(bytes(reader.channels.get("stdout", b"")))
+
+
+async def _lost(supervised, spec):
+    with suppress(SupervisorLost):
+        await supervised.spawn(spec)
 
 
 SMALL_DISK = """
