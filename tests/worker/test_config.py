@@ -36,13 +36,17 @@ def test_a_worker_is_not_created_over_another(directory):
 def test_all_settings(directory):
     write(
         directory,
-        GOOD + 'numcpus = 3\nreport_environ = "none"\ndelete_leftover_dirs = true\n[limits]\ncommands_max = 5\n',
+        GOOD
+        + 'numcpus = 3\nreport_environ = "none"\ndelete_leftover_dirs = true\nwhen_full = "gap"\n'
+        + "[limits]\ncommands_max = 5\nspool_bytes_max = 7\n",
     )
     config = read_config(directory)
     assert config.manners.numcpus == 3
     assert config.manners.report_environ == "none"
     assert config.manners.delete_leftover_dirs is True
+    assert config.manners.when_full == "gap"
     assert config.limits.commands_max == 5
+    assert config.limits.spool_bytes_max == 7
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,7 @@ def test_all_settings(directory):
         (GOOD + "numcpu = 3\n", ["worker.numcpu", "no setting"]),
         (GOOD + "numcpus = 0\n", ["worker.numcpus", "1 or more"]),
         (GOOD + 'report_environ = "some"\n', ["worker.report_environ", "filtered"]),
+        (GOOD + 'when_full = "drop"\n', ["worker.when_full", "wait", "gap"]),
         (GOOD + "[limits]\nping = 3\n", ["no limit", "ping"]),
         (GOOD + '[limits]\nping_interval_s = "x"\n', ["limits.ping_interval_s", "a number"]),
         (GOOD + "[limits]\nping_interval_s = 0\n", ["ping_interval_s", "0"]),

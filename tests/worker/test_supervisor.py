@@ -564,7 +564,8 @@ class TestLives:
                     (orphan,) = descendants(killed)
                     os.kill(killed, signal.SIGKILL)
         assert reader.text("stdout") == "before\n"
-        assert reader.failure is not None and reader.failure[0] == "SupervisorLost"
+        assert reader.failure is not None
+        assert reader.failure[0] == "SupervisorLost"
         assert reader.agrees()
         assert not alive(orphan)
         with pytest.raises(SupervisorLost):

@@ -32,15 +32,18 @@ async def serve(directory: Path, /, *, drain_timeout: float = 60.0, drain: bool 
 
     As in: `tailrace worker serve w`. Prints `attached URL`; reconnects for ever; writes DIR/worker.log.
 
-    SIGTERM and Ctrl-C: takes nothing new, waits a while for what runs, interrupts the rest and ends; a second one
-    interrupts at once. SIGHUP: the same, but waits for as long as it takes.
+    SIGTERM and Ctrl-C: takes nothing new and ends at once. What runs goes on, and the next worker in this directory
+    goes on with it; so in a systemd unit write KillMode=process. Only what needs this process (transfers, several
+    children in a row, all commands of a Buildbot master) is waited for a while and then interrupted; a second signal
+    interrupts it at once. SIGHUP: takes nothing new, and ends when nothing runs. A worker that is killed loses nothing
+    but what needs it.
 
     Parameters
     ----------
     directory
         The worker's directory.
     drain_timeout
-        Seconds that running commands get after SIGTERM.
+        Seconds that commands which need this process get after SIGTERM.
     drain
         Do not serve, but tell the worker that serves there to finish what runs, take nothing new, and end.
     """

@@ -227,7 +227,8 @@ class Supervised:
     async def live(self, succeed: Callable[[], Awaitable[tuple[int, socket.socket]]]) -> None:
         """Takes what the supervisor says, until it goes. One that dies is given a successor, if there can be one."""
         try:
-            while await self._listen() and self._greeted.is_set():
+            # A successor that dies before it has said a word would have others do so for ever.
+            while await self._listen() and (self._greeted.is_set() or not self._died):
                 self._died = self._ends_itself = True
                 self._greeted = trio.Event()
                 self._socket.close()

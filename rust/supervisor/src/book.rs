@@ -11,6 +11,7 @@ use tailrace_core::record::Gap;
 use tailrace_core::value::Value;
 
 use crate::clock::{Micros, mono, wall};
+use crate::ring::Identity;
 use crate::shelf::{RESERVED_BYTES, Shelf};
 
 /// How much is read or added at a time.
@@ -75,8 +76,8 @@ impl Book {
         self.journal.tail_mut().spool(on);
     }
 
-    /// Leaves word, for who may have to clean up, which child runs: (process, when it was started).
-    pub(crate) fn note_child(&mut self, process: (i32, u64)) {
+    /// Leaves word, for who may have to clean up, which child runs.
+    pub(crate) fn note_child(&mut self, process: Identity) {
         self.journal.tail_mut().ring().set_child(process);
     }
 

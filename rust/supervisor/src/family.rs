@@ -5,6 +5,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use crate::ring::Identity;
+
 /// Every descendant of this process, children before grandchildren. A snapshot: what forks meanwhile may be missed.
 pub(crate) fn descendants() -> Vec<Pid> {
     let everyone = everyone();
@@ -67,14 +69,24 @@ struct Shown {
     started: u64,
 }
 
-/// This process and when it was started: no other has both.
-pub(crate) fn identity(pid: Pid) -> (i32, u64) {
-    (pid.as_raw_nonzero().get(), shown(pid).map_or(0, |shown| shown.started))
+/// By what this process can be known again.
+pub(crate) fn identity(pid: Pid) -> Identity {
+    let started = shown(pid).map_or(0, |shown| shown.started);
+    Identity { pid: pid.as_raw_nonzero().get(), started, boot: boot() }
+}
+
+/// The first 64 bits of the kernel's name for this run of the machine; 0 where it has none.
+fn boot() -> u64 {
+    let name = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = name.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).unwrap_or_default()
 }
 
 /// Kills what is left of a supervisor that died, with its child: both as `identity` said. Whoever left their sessions
 /// is not found. Waits until they are gone, for a bounded time.
-pub(crate) fn kill_leftovers(identities: [(i32, u64); 2]) {
+pub(crate) fn kill_leftovers(identities: [Identity; 2]) {
+    let boot = boot();
+    let identities = identities.map(|identity| if identity.boot == boot { identity } else { Identity::default() });
     for _ in 0..LEFTOVER_LOOKS {
         let everyone = everyone();
         let left: Vec<Pid> = identities.iter().flat_map(|identity| left_of(&everyone, *identity)).collect();
@@ -94,7 +106,7 @@ const LEFTOVER_LOOKS: usize = 200;
 
 /// The process that had this identity, and whoever is in its session. The kernel gives no id away that names a session; so
 /// if another process has it now, the session is no more.
-fn left_of(everyone: &[Shown], (pid, started): (i32, u64)) -> Vec<Pid> {
+fn left_of(everyone: &[Shown], Identity { pid, started, .. }: Identity) -> Vec<Pid> {
     let Some(pid) = Pid::from_raw(pid) else { return Vec::new() };
     if everyone.iter().any(|shown| shown.pid == pid && shown.started != started) {
         return Vec::new();
@@ -153,8 +165,12 @@ mod tests {
             session: Pid::from_raw(session),
             started,
         };
-        let left =
-            |everyone: &[Shown]| left_of(everyone, (7, 100)).iter().map(|pid| pid.as_raw_nonzero().get()).sum::<i32>();
+        let left = |everyone: &[Shown]| {
+            left_of(everyone, Identity { pid: 7, started: 100, boot: 0 })
+                .iter()
+                .map(|pid| pid.as_raw_nonzero().get())
+                .sum::<i32>()
+        };
         assert_eq!(left(&[process(8, 7, 150), process(9, 7, 101), process(10, 1, 150)]), 17);
         assert_eq!(left(&[process(7, 7, 100), process(8, 7, 150)]), 15);
         assert_eq!(left(&[process(7, 7, 300), process(8, 7, 350)]), 0, "the number was given to another");

@@ -6,6 +6,10 @@
 //! are in place; `begin` is only moved by the reader. Bytes in `[begin, end)` are never written again, bytes outside
 //! of it are never read: the two sides share no byte that changes.
 //!
+//! Beside the offsets the header holds *marks*, the chain at some of the offsets, for readers that take up a journal in its
+//! midst; the *accounts*, what was counted up to `end`; and which processes write. From these another writer can take over
+//! from one that has died, at any instruction: every record up to `end` is whole, chained and counted.
+//!
 //! Nothing that stands in the header is believed: the other process may be torn, hostile or gone. Each side keeps its own
 //! copy of what it wrote itself, and clamps what it reads. Waking the other side is not done here but over the control
 //! socket, and only when it asked for it by a flag in the header: a *bell*.
@@ -101,13 +105,13 @@ impl Writer {
         Some(unsafe { std::slice::from_raw_parts_mut(self.map.data().add(start), length) })
     }
 
-    /// Leaves word who writes here, as (process, when it was started).
-    pub fn set_writer(&mut self, process: (i32, u64)) {
+    /// Leaves word who writes here.
+    pub fn set_writer(&mut self, process: Identity) {
         self.map.header().writer.set(process);
     }
 
     /// And which child runs.
-    pub fn set_child(&mut self, process: (i32, u64)) {
+    pub fn set_child(&mut self, process: Identity) {
         self.map.header().child.set(process);
     }
 
@@ -162,6 +166,17 @@ impl Writer {
     }
 }
 
+/// A process, so that it is not taken for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Its id; 0: none.
+    pub pid: i32,
+    /// When it was started, in the kernel's ticks since the machine was.
+    pub started: u64,
+    /// Of the name that the kernel gives to that run of the machine, the beginning.
+    pub boot: u64,
+}
+
 /// What a dead writer has left.
 pub struct Recovered {
     /// Where the ring ends.
@@ -170,8 +185,8 @@ pub struct Recovered {
     pub ledger: Ledger,
     /// The receipt is there, and nothing is to follow.
     pub ended: bool,
-    /// The writer's process and the child's, as (process, when it was started).
-    pub processes: [(i32, u64); 2],
+    /// The writer's process and the child's.
+    pub processes: [Identity; 2],
 }
 
 /// The last place in the ring up to which all records are what the marks say, and whether the receipt stands before it.

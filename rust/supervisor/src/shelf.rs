@@ -206,7 +206,10 @@ impl Shelf {
                 self.refused = None;
             }
             Err(error) => {
-                self.refused = Some(Refused { why: format!("the worker's spool: {error}"), until: now + RETRY });
+                let error = error.to_string();
+                // The number is in what the standard library says, and is of no use to anyone.
+                let what = error.split(" (os error").next().unwrap_or_default();
+                self.refused = Some(Refused { why: format!("the worker's spool: {what}"), until: now + RETRY });
             }
         }
     }

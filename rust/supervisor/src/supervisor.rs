@@ -403,7 +403,7 @@ fn inherit(nest: &Nest, kind: &str, text: &str) -> io::Result<Book> {
     let (mut ring, left) = ring::Writer::recover(&nest.ring)?;
     family::kill_leftovers(left.processes);
     ring.set_writer(family::identity(rustix::process::getpid()));
-    ring.set_child((0, 0));
+    ring.set_child(ring::Identity::default());
     let (spool, ledger) = spool::inherit(nest.directory.try_clone()?, nest.spool_bytes_max, left.ledger)?;
     let shelf = Shelf::new(ring, spool, ledger.offset());
     Ok(Book::inherit(shelf, ledger, nest.when_full, (kind, text)))

@@ -166,7 +166,7 @@ fn by_channel(written: &Written) -> BTreeMap<String, Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn what_was_written_is_what_is_read(steps in steps(), quota in prop_oneof![Just(1_u64 << 20), Just(64 << 20)]) {
         let mut scene = Scene::new(quota, WhenFull::Wait);

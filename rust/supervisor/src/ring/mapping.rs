@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use super::Identity;
 use super::accounts::Accounts;
 use super::marks::{Marked, Marks};
 
@@ -42,27 +43,30 @@ pub(super) struct Header {
     /// The writer's process, and its child's.
     pub(super) writer: Process,
     pub(super) child: Process,
-    _page: [u64; 474],
+    _page: [u64; 472],
     pub(super) marks: Marks,
     pub(super) accounts: Accounts,
 }
 
-/// A process id, and when that process was started, in the kernel's ticks since the machine was: no other has both.
+/// Where an `Identity` stands.
 #[repr(C)]
 pub(super) struct Process {
-    id: AtomicU64,
+    pid: AtomicU64,
     started: AtomicU64,
+    boot: AtomicU64,
 }
 
 impl Process {
-    pub(super) fn get(&self) -> (i32, u64) {
-        (self.id.load(Ordering::SeqCst) as i32, self.started.load(Ordering::SeqCst))
+    pub(super) fn get(&self) -> Identity {
+        let [pid, started, boot] = [&self.pid, &self.started, &self.boot].map(|word| word.load(Ordering::SeqCst));
+        Identity { pid: pid as i32, started, boot }
     }
 
-    pub(super) fn set(&self, (id, started): (i32, u64)) {
-        self.id.store(0, Ordering::SeqCst);
-        self.started.store(started, Ordering::SeqCst);
-        self.id.store(id as u64, Ordering::SeqCst);
+    pub(super) fn set(&self, process: Identity) {
+        self.pid.store(0, Ordering::SeqCst);
+        self.started.store(process.started, Ordering::SeqCst);
+        self.boot.store(process.boot, Ordering::SeqCst);
+        self.pid.store(process.pid as u64, Ordering::SeqCst);
     }
 }
 
