@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.buildbot.real import RealMaster, Wire, free_port, make_repository
+from tests.buildbot.real import Build, RealMaster, Wire, free_port, make_repository
 
 _TEMPLATE = Path(__file__).with_name("master.cfg.template")
 
@@ -45,3 +45,10 @@ class FarmMaster(RealMaster):
         """Begin a build of each."""
         for builder in builders:
             self.order(f"build {builder}")
+
+    def done_again(self, builder: str) -> Build:
+        """Begin one more build, and wait until it is over."""
+        query = "select max(b.number) from builds b join builders r on r.id = b.builderid where r.name = ?"
+        [(last,)] = self.rows(query, builder)
+        self.build([builder])
+        return self.wait_build(builder, (last or 0) + 1)

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import attrs
 import pytest
 
 from tests.buildbot.real import BIN, PATIENCE_S, TEST_S, WIRES, Process, make_worker, start_worker, wait_for
-from tests.whole.farm import Farm
+from tests.whole.farm import Daemon, Farm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_S)]
 
@@ -207,13 +209,39 @@ def test_transfers_that_fail_say_why_in_a_line_and_leave_what_was_there(bench, w
 
 def test_a_worker_that_dies_has_its_run_lost(bench, worker):
     process = bench.attach(f"mortal-{worker}", worker)
-    client = bench.farm.start("run", "--on", f"mortal-{worker}", "--", "sh", "-c", "echo up; exec sleep 5")
+    # Its worker says `up` after some seconds, and takes nothing of what it runs along.
+    client = bench.farm.start("run", "--on", f"mortal-{worker}", "--", "sh", "-c", "echo $$; exec sleep 100")
     assert client.stdout is not None
-    assert client.stdout.readline() == b"up\n"
+    child = int(client.stdout.readline())
     process.kill()
+    os.kill(child, signal.SIGKILL)
     _, errors = client.communicate(timeout=PATIENCE_S)
     assert client.returncode == 125
     assert "lost" in one_line(errors)
     gone = bench.run(f"mortal-{worker}", "true")
     assert gone.returncode == 125
     assert f"mortal-{worker}" in one_line(gone.stderr)
+
+
+def test_with_our_worker_first_output_is_seen_within_50_ms(bench, worker):
+    """On Buildbot's wire: a child writes the time, and the follower looks at its clock.
+
+    Of 50 lines the quicker ones count, since what else the machine does is not ours.
+    """
+    name, home = f"ours-{worker}", bench.home(f"ours-{worker}")
+    secret = bench.farm.add_account(name)
+    [url] = [url for url in bench.farm.urls if url.startswith(f"{worker}://")]
+    bench.farm.tailrace("worker", "create", home, "--master", url, "--name", name, "--secret-file", secret)
+    daemon = Daemon("worker", "serve", home)
+    try:
+        daemon.line("attached ")
+        script = "import os, time\nfor _ in range(50):\n time.sleep(0.06)\n os.write(1, b'%d\\n' % time.monotonic_ns())"
+        run = bench.farm.tailrace("run", "--detach", "--on", name, "--", sys.executable, "-c", script).stdout
+        follower = bench.farm.start("logs", run.decode().strip(), "-f")
+        assert follower.stdout is not None
+        late = sorted([(time.monotonic_ns() - int(line)) / 1e6 for line in follower.stdout][3:])
+        follower.communicate()
+        assert len(late) > 30
+        assert late[len(late) // 4] < 50
+    finally:
+        daemon.stop(signal.SIGKILL)

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -184,8 +185,7 @@ def test_a_build_is_stopped(farm, wire):
     assert build.results == CANCELLED
     assert build.step("sleeps").results == CANCELLED
     assert build.step("sleeps").text() == "begun\n"
-    farm.master.build([f"quick-ours-{wire}"])
-    assert farm.master.wait_build(f"quick-ours-{wire}").results == SUCCESS
+    assert farm.master.done_again(f"quick-ours-{wire}").results == SUCCESS
 
 
 def step_log_says(farm: Farm, builder: str, text: str) -> None:
@@ -265,15 +265,38 @@ def test_a_second_worker_of_a_name_is_refused_and_says_so(farm, wire, tmp_path):
         wait_for(lambda: (log.exists() and "duplicate" in log.read_text()) or None, "the refusal")
     finally:
         daemon.stop(signal.SIGKILL)
-    farm.master.build([f"quick-ours-{wire}"])
-    assert farm.master.wait_build(f"quick-ours-{wire}", 2).results == SUCCESS
+    assert farm.master.done_again(f"quick-ours-{wire}").results == SUCCESS
+
+
+def processes_in(directory: Path) -> list[str]:
+    """Those whose current directory is there or below."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                if (process / "cwd").readlink().is_relative_to(directory):
+                    found.append((process / "cmdline").read_text())
+            except OSError:
+                continue
+    return [command for command in found if "sleep" in command]
+
+
+def none_in(directory: Path) -> bool | None:
+    return None if processes_in(directory) else True
 
 
 def test_a_master_comes_again(farm):
-    """Last: it takes the master from under everybody."""
-    farm.master.stop()
+    """Last: it takes the master from under everybody, and from under a command."""
+    workers = [f"ours-{wire}" for wire in WIRES]
+    for worker in workers:
+        farm.master.build([f"sleep-{worker}"])
+        step_log_says(farm, f"sleep-{worker}", "begun")
+        assert processes_in(farm.home(worker))
+    farm.master.process.kill()
+    for worker in workers:
+        wait_for(partial(none_in, farm.home(worker)), f"the end of {worker}'s command")
     farm.master.start()
-    for wire in WIRES:
-        farm.master.wait_attached(f"ours-{wire}")
-        farm.master.build([f"quick-ours-{wire}"])
-        assert farm.master.wait_build(f"quick-ours-{wire}", 3).results == SUCCESS
+    for worker in workers:
+        farm.master.wait_attached(worker)
+        # Its commands have the numbers that those before have had.
+        assert farm.master.done_again(f"quick-{worker}").results == SUCCESS

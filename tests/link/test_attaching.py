@@ -1,4 +1,4 @@
-"""Who is attached, on Buildbot's wires, whatever several connections of one name do, and whatever their master does.
+"""Who is attached, on every wire, whatever several connections of one name do, and whatever their master does.
 
 Never two are attached, never is one connected and not attached, every loser is told, and who is attached works.
 The real `Listener` and the real dial, over streams in memory, with a clock that jumps.
@@ -24,7 +24,10 @@ from tailrace.link.listener import Listener
 
 from .farm import SECRET, Handler, Recorder
 
-LIMITS = Limits(ping_interval_s=4, ping_timeout_s=12, handshake_timeout_s=10, duplicate_timeout_s=5)
+LIMITS = Limits(
+    ping_interval_s=4, ping_timeout_s=12, handshake_timeout_s=10, duplicate_timeout_s=5, resume_grace_s=20
+)
+WIRES = ["tailrace", "pb", "msgpack"]
 LONG_S = 100
 """Longer than all that can be waited for."""
 
@@ -228,7 +231,7 @@ def names(monkeypatch):
     monkeypatch.setattr("tailrace.link.listener.peer_of", str)
 
 
-@pytest.mark.parametrize("wire", ["pb", "msgpack"])
+@pytest.mark.parametrize("wire", WIRES)
 @settings(max_examples=150)
 @given(st.lists(visits, min_size=2, max_size=3))
 @example([Visit(mute_after=0.01), Visit(at=1, instance="i2"), Visit(at=1, instance="i2")])
@@ -239,14 +242,14 @@ def test_whatever_they_do(wire, visits):
         assert isinstance(why, ConnectionLost | ConnectionClosed | LoginRefused)
 
 
-@pytest.mark.parametrize("wire", ["pb", "msgpack"])
+@pytest.mark.parametrize("wire", WIRES)
 def test_the_newcomer_wins_over_one_that_does_not_answer(wire):
     told = run(wire, [Visit(mute_after=1), Visit(at=2, instance="i2")])
     [(number, (_why, reason))] = told.items()
     assert (number, reason) == (0, "duplicate")
 
 
-@pytest.mark.parametrize("wire", ["pb", "msgpack"])
+@pytest.mark.parametrize("wire", WIRES)
 def test_the_newcomer_is_refused_by_one_that_answers(wire):
     told = run(wire, [Visit(), Visit(at=2, instance="i2"), Visit(at=3, instance="i2")])
     assert {number: (type(why), reason) for number, (why, reason) in told.items()} == {
@@ -255,23 +258,35 @@ def test_the_newcomer_is_refused_by_one_that_answers(wire):
     }
 
 
-def test_where_the_wire_says_it_the_same_one_wins_at_once():
-    [(number, (_why, reason))] = run("msgpack", [Visit(), Visit(at=2)]).items()
+@pytest.mark.parametrize("wire", ["tailrace", "msgpack"])
+def test_where_the_wire_says_it_the_same_one_wins_at_once(wire):
+    [(number, (_why, reason))] = run(wire, [Visit(), Visit(at=2)]).items()
     assert (number, reason) == (0, "duplicate")
 
 
-@pytest.mark.parametrize("wire", ["pb", "msgpack"])
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("verdict", ["refuses", "raises", "refuses it slowly"])
 def test_one_that_the_master_does_not_take_is_told_so(wire, verdict):
     [(why, reason)] = run(wire, [Visit(verdict=verdict)]).values()
     assert reason == "rejected"
     # On msgpack the login is answered before the master is asked.
-    assert isinstance(why, LoginRefused if wire == "pb" else ConnectionLost)
+    assert isinstance(why, ConnectionLost if wire == "msgpack" else LoginRefused)
 
 
-@pytest.mark.parametrize("wire", ["pb", "msgpack"])
+@pytest.mark.parametrize("wire", WIRES)
 def test_two_that_come_while_a_third_is_dead_are_sorted_out(wire):
     told = run(wire, [Visit(mute_after=1), Visit(at=2, instance="i2"), Visit(at=2, instance="i3")])
     assert [reason for _why, reason in told.values()] == ["duplicate", "duplicate"]
     [loser] = [why for number, (why, _reason) in told.items() if number]
     assert isinstance(loser, LoginRefused)
+
+
+def test_another_one_takes_the_place_of_one_that_is_away():
+    """On a wire that resumes: whoever broke off may come back, but has no claim."""
+    told = run("tailrace", [Visit(breaks_after=1), Visit(at=5, instance="i2"), Visit(at=8)])
+    assert {number: reason for number, (_why, reason) in told.items()} == {0: "", 2: "duplicate"}
+
+
+def test_one_that_comes_back_is_the_same_and_its_master_is_not_asked_again():
+    told = run("tailrace", [Visit(breaks_after=1), Visit(at=5, verdict="refuses")])
+    assert set(told) == {0}

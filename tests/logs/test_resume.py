@@ -313,3 +313,30 @@ async def test_a_run_whose_chains_differ_is_damaged_up_to_there(tmp_path):
         verified = await store.verify("r1")
         assert verified.damaged_from == left.writer.end
         assert verified.problems == (f"damaged up to byte {left.writer.end}: the chains differ",)
+
+
+async def test_a_result_that_outlived_the_end_of_its_log_waits_for_it(tmp_path):
+    """The machine died: the result had come to the disk by chance, the last batch had not."""
+    async with open_store(tmp_path) as store:
+        writing = await begin(store, id="r1")
+        await writing.write(b"one\n")
+        kept = writing.writer.end
+        await writing.write(b"two\n")
+        info = await writing.complete(rc=3, receipt={"agrees": True, "chain": "", "records": 4})
+        [segment] = (tmp_path / "runs" / "r1").glob("*.seg")
+        raw = segment.read_bytes()
+    for _ in range(2):  # and the master once more
+        segment.write_bytes(raw[: raw.index(b"one\n") + 4])
+        async with open_store(tmp_path) as store:
+            assert [info.id for info in store.abandoned()] == ["r1"]
+            assert (await store.run("r1")).suspended
+    segment.write_bytes(raw[: raw.index(b"one\n") + 4])
+    async with open_store(tmp_path) as store:
+        writer = await store.resume("r1")
+        assert writer.end == kept
+        await writer.append(writing.journal.batch(kept, 1 << 20))
+        assert (await writer.finish(rc=3)).lines == info.lines
+        segment.write_bytes(segment.read_bytes()[: raw.index(b"one\n") + 4])
+    async with open_store(tmp_path) as store:
+        lost = await store.lose("r1", "it never came back")
+        assert (lost.state, lost.rc, lost.lines, lost.receipt["agrees"]) == ("complete", 3, 1, False)

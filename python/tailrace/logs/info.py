@@ -114,6 +114,11 @@ def receipt_table(receipt: Receipt, *, agrees: bool, durable: Durability) -> dic
     return {**counted, "agrees": agrees, "durable": durable}
 
 
+def left_out(info: RunInfo) -> bool:
+    """Whether its log was known to lack something when it ended: see `RunWriter.left_out`."""
+    return info.receipt is not None and bool(info.receipt.get("left_out"))
+
+
 def to_json(info: RunInfo) -> str:
     """A run as one JSON object."""
     return json.dumps(attrs.asdict(info), ensure_ascii=False, default=str)

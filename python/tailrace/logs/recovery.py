@@ -10,7 +10,7 @@ import attrs
 from tailrace._core import LogWriter
 from tailrace.errors import StoreError
 from tailrace.logs import directory as files
-from tailrace.logs.info import RunEnd, RunInfo, with_totals
+from tailrace.logs.info import RunEnd, RunInfo, left_out, with_totals
 from tailrace.logs.replay import replay
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ def recover(directory: Path, catalog: Catalog, durability: Durability) -> list[t
     found = [files.read_run(files.run_directory(directory, run_id)) for run_id in missing]
     # What a run's directory says is older than the catalogue never, and younger after the machine's death.
     found += [files.read_run(files.run_directory(directory, info.id)) for info in catalog.running()]
-    left = []
-    infos = [info for info in found if info.state != "running"]
+    known = {info.id for info in found}
+    # Logs that ended so lately that they are not sealed may not have been on the disk when the machine died.
+    found += [catalog.find(run_id) for run_id in catalog.unsealed(-1) if run_id not in known]
+    infos, left = [], []
     for info in found:
-        if info.state == "running":
-            info, log = _recover_run(directory, info, durability)
-            infos.append(info)
-            if log is not None:
-                left.append((info, log))
+        info, log = _recover_run(directory, info, durability)
+        infos.append(info)
+        if log is not None:
+            left.append((info, log))
     catalog.put_all(infos)
     return left
 
@@ -48,17 +49,24 @@ def rebuild(directory: Path, catalog: Catalog) -> None:
 
 
 def _recover_run(directory: Path, info: RunInfo, durability: Durability) -> tuple[RunInfo, LogWriter | None]:
-    """A run whose master died while it ran. Its log is cut to the last good record; None: it has ended."""
+    """A run as its log has it. None: it has ended."""
     path = files.run_directory(directory, info.id)
+    if info.state != "running" and info.receipt is None:
+        return info, None
     try:
+        # Cut to the last good record.
         log = LogWriter.recover(str(path))
         reader = log.reader()
-        if not reader.is_ended():
-            return attrs.evolve(info, suspended=True), log
+        if not reader.is_ended() and not left_out(info):
+            return attrs.evolve(info, state="running", suspended=True, ended=None), log
         log.close()
+        if info.state != "running":
+            return info, None
         return _end(path, with_totals(info, log.totals()), **replay(reader).end(durability)), None
     except StoreError as error:
         logger.warning("the log of run %s cannot be recovered: %s", info.id, error)
+        if info.state != "running":
+            return info, None
         failure = ("StoreError", f"the master stopped before the run ended, and {error}")
         return _end(path, info, state="lost", failure=failure), None
 

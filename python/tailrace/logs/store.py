@@ -134,11 +134,17 @@ class LogStore:
     async def lose(self, run_id: str, reason: str) -> RunInfo:
         """End an abandoned run: nobody knows how it went on. `reason` is a sentence for people.
 
+        A run whose end had been written down, and only its log did not outlive the machine, is complete, and its
+        receipt does not agree.
+
         Raises:
             StoreError: no such run is abandoned, or the end cannot be written down.
         """
         await trio.lowlevel.checkpoint()
-        return await self._take_abandoned(run_id).finish(state="lost", failure=("ConnectionLost", reason))
+        writer = self._take_abandoned(run_id)
+        if writer.info.receipt is not None:
+            return await writer.finish(receipt={**writer.info.receipt, "agrees": False})
+        return await writer.finish(state="lost", failure=("ConnectionLost", reason))
 
     async def wait_ended(self, run_id: str) -> None:
         """Wait until a run has ended, or this store is written to no more. Cancelling it leaves nothing behind."""

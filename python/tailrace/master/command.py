@@ -193,7 +193,9 @@ class RunCommand(AwaitedCommand):
         table = None
         if result.receipt is not None:
             table = receipt_table(result.receipt, agrees=not result.damaged, durable=self._writer.durability)
-        return run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
+        end = run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
+        # Where the worker has no word for it.
+        return {**end, "reason": result.reason}
 
     def _on_durable(self, offset: int) -> None:
         if self._where is not None:

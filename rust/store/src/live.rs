@@ -1,8 +1,8 @@
 //! What the writer of a log and its readers share.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::directory::Directory;
 use crate::error::StoreError;
 use crate::format::{Gap, State};
 use crate::index::Index;
@@ -10,7 +10,7 @@ use crate::index::Index;
 /// A run's log as it stands now. Readers look, one writer moves it on.
 #[derive(Debug)]
 pub(crate) struct Live {
-    pub directory: PathBuf,
+    pub directory: Directory,
     now: Mutex<Now>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Active {
 }
 
 impl Live {
-    pub(crate) fn new(directory: PathBuf, now: Now) -> Self {
+    pub(crate) fn new(directory: Directory, now: Now) -> Self {
         Self { directory, now: Mutex::new(now) }
     }
 

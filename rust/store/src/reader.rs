@@ -1,13 +1,13 @@
 //! Reading a log: in order, or from a line, a time or an offset on. Memory for one block at a time.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tailrace_core::record::{self, Record, Records};
 
-use crate::directory;
+use crate::directory::Directory;
+use crate::disk::{Disk, Handle, Real};
 use crate::error::StoreError;
 use crate::format::{Gap, State};
 use crate::index::{Index, Mark};
@@ -26,7 +26,7 @@ pub struct LogReader {
 #[derive(Debug)]
 struct Open {
     start: u64,
-    segment: Segment<File>,
+    segment: Segment<Handle>,
     marks: Option<(Totals, Index)>,
     /// Where the next block begins: journal offset and position in the file.
     next: (u64, u64),
@@ -46,20 +46,30 @@ pub struct Line {
 impl LogReader {
     /// Reads a log that nobody writes to any more, up to its last good record.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let starts = directory::list(directory)?.starts;
+        Self::open_on(Arc::new(Real), directory)
+    }
+
+    /// The same, on another disk.
+    pub fn open_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self, StoreError> {
+        let directory = Directory::new(disk, directory);
+        let starts = directory.list()?.starts;
         let mut now = Now { starts, ..Now::default() };
-        if let Some(&start) = now.starts.last() {
-            let mut segment = directory::open(directory, start)?;
-            now.end = match segment.index()? {
-                Some((end, _)) => end,
-                None => {
-                    let scan = segment.scan()?;
-                    now.active = Some(Active { start, file_end: scan.end, index: scan.index });
-                    scan.state
-                }
-            };
+        while let Some(&start) = now.starts.last() {
+            let mut segment = directory.open(start)?;
+            if let Some((end, _)) = segment.index()? {
+                now.end = end;
+                break;
+            }
+            let scan = segment.scan()?;
+            if scan.state.offset > start {
+                now.end = scan.state;
+                now.active = Some(Active { start, file_end: scan.end, index: scan.index });
+                break;
+            }
+            // Begun, and nothing more.
+            now.starts.pop();
         }
-        Ok(Self::new(Arc::new(Live::new(directory.to_owned(), now))))
+        Ok(Self::new(Arc::new(Live::new(directory, now))))
     }
 
     pub(crate) fn new(live: Arc<Live>) -> Self {
@@ -149,7 +159,7 @@ impl LogReader {
         let starts = self.live.now().starts.clone();
         let mut gaps = Vec::new();
         for start in starts {
-            let segment = directory::open(&self.live.directory, start)?;
+            let segment = self.live.directory.open(start)?;
             gaps.extend(segment.gap().map(|gap| (segment.start().clone(), gap.clone())));
         }
         Ok(gaps)
@@ -278,7 +288,7 @@ impl LogReader {
 
     fn enter(&mut self, start: u64) -> Result<(), StoreError> {
         if self.open.as_ref().is_none_or(|open| open.start != start) {
-            let segment = directory::open(&self.live.directory, start)?;
+            let segment = self.live.directory.open(start)?;
             let next = (start, segment.blocks_at());
             self.open = Some(Open { start, segment, marks: None, next, block: (start, Bytes::new()) });
         }

@@ -1,15 +1,14 @@
 //! Sealing: a segment as it was written becomes one of zstd frames.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::directory;
+use crate::directory::Directory;
+use crate::disk::{Disk, Handle, Real, write_all_at};
 use crate::error::StoreError;
 use crate::format::{self, Coding, Payload, State};
 use crate::index::Index;
 use crate::segment::{Block, Segment};
-use crate::writer::{remove, write_at};
 
 /// Raw bytes of a frame: compresses well, and is unpacked in a millisecond or two.
 const FRAME_BYTES: usize = 512 << 10;
@@ -20,42 +19,44 @@ const LEVEL: i32 = 3;
 
 /// Seals one segment of a closed log. False: none is left that is worth it, and everything is synced.
 pub fn seal_next(directory: &Path) -> Result<bool, StoreError> {
-    let raw: Vec<_> = directory::list(directory)?
-        .raw
-        .into_iter()
-        .map(|start| (start, directory::raw_path(directory, start)))
-        .collect();
-    for (start, path) in &raw {
-        let length = fs::metadata(path).map_err(StoreError::io("read", path))?.len();
-        if length > SEGMENT_BYTES_MIN {
-            seal(directory, *start, path)?;
-            return Ok(true);
+    seal_next_on(Arc::new(Real), directory)
+}
+
+/// The same, on another disk.
+pub fn seal_next_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<bool, StoreError> {
+    let directory = Directory::new(disk, directory);
+    let mut small = Vec::new();
+    for start in directory.list()?.raw {
+        let path = directory.raw_path(start);
+        let file = directory.disk.open(&path).map_err(StoreError::io("open", &path))?;
+        if file.length().map_err(StoreError::io("read", &path))? > SEGMENT_BYTES_MIN {
+            seal(&directory, start, Segment::open(file, &path)?)?;
+            return directory.remove(&path).map(|()| true);
         }
+        small.push((path, file));
     }
-    for (_, path) in &raw {
-        File::open(path).and_then(|file| file.sync_data()).map_err(StoreError::io("sync", path))?;
+    for (path, file) in &small {
+        file.sync_data().map_err(StoreError::io("sync", path))?;
     }
-    directory::sync(directory)?;
+    directory.sync()?;
     Ok(false)
 }
 
-fn seal(directory: &Path, start: u64, raw: &Path) -> Result<(), StoreError> {
-    let sealed = directory::sealed_path(directory, start);
+fn seal(directory: &Directory, start: u64, from: Segment<Handle>) -> Result<(), StoreError> {
+    let sealed = directory.sealed_path(start);
     let unfinished = sealed.with_extension("tmp");
-    let file = File::open(raw).map_err(StoreError::io("open", raw))?;
-    let written = Sealing::begin(Segment::open(file, raw)?, &unfinished).and_then(Sealing::run);
+    let written = Sealing::begin(directory, from, &unfinished).and_then(Sealing::run);
     if let Err(error) = written {
-        let _ = fs::remove_file(&unfinished);
+        let _ = directory.disk.remove(&unfinished);
         return Err(error);
     }
-    fs::rename(&unfinished, &sealed).map_err(StoreError::io("rename", &unfinished))?;
-    directory::sync(directory)?;
-    remove(raw)
+    directory.disk.rename(&unfinished, &sealed).map_err(StoreError::io("rename", &unfinished))?;
+    directory.sync()
 }
 
 struct Sealing {
-    from: Segment<File>,
-    to: File,
+    from: Segment<Handle>,
+    to: Handle,
     path: PathBuf,
     end: u64,
     state: State,
@@ -64,10 +65,9 @@ struct Sealing {
 }
 
 impl Sealing {
-    fn begin(from: Segment<File>, path: &Path) -> Result<Self, StoreError> {
-        remove(path)?;
-        let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let to = to.map_err(StoreError::io("create", path))?;
+    fn begin(directory: &Directory, from: Segment<Handle>, path: &Path) -> Result<Self, StoreError> {
+        directory.remove(path)?;
+        let to = directory.disk.create(path).map_err(StoreError::io("create", path))?;
         let frames = zstd::bulk::Compressor::new(LEVEL).map_err(StoreError::io("compress", path))?;
         let state = from.start().clone();
         let mut sealing = Self { from, to, path: path.to_owned(), end: 0, state, index: Index::default(), frames };
@@ -131,11 +131,11 @@ impl Sealing {
         let mut index = Vec::new();
         format::put_index(&mut index, &self.state, self.index.marks());
         self.put(&[&index])?;
-        self.to.sync_all().map_err(StoreError::io("sync", &self.path))
+        self.to.sync_data().map_err(StoreError::io("sync", &self.path))
     }
 
     fn put(&mut self, parts: &[&[u8]]) -> Result<(), StoreError> {
-        write_at(&self.to, parts, self.end).map_err(StoreError::io("write", &self.path))?;
+        write_all_at(&*self.to, parts, self.end).map_err(StoreError::io("write", &self.path))?;
         self.end += parts.iter().map(|part| part.len() as u64).sum::<u64>();
         Ok(())
     }

@@ -2,50 +2,16 @@
 //!
 //! Nothing that a file says is believed before its CRC was checked, and no memory is taken for more than the file has.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::disk::ReadAt;
 use crate::error::StoreError;
 use crate::format::{self, Bad, Coding, Gap, HEAD_PREFIX, Head, PAYLOAD_BYTES_MAX, Payload, State, TRAILER_BYTES};
 use crate::index::Index;
 
 /// Bytes read at once when heads are looked for: some small blocks, or the head of a large one.
 const WINDOW_BYTES: usize = 16 << 10;
-
-/// Where bytes can be read by position: a file, or memory for tests.
-pub trait ReadAt {
-    /// As `pread`.
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
-    /// How many there are now.
-    fn length(&self) -> io::Result<u64>;
-}
-
-impl ReadAt for File {
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        FileExt::read_at(self, buffer, position)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
-    }
-}
-
-impl ReadAt for &[u8] {
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let rest = usize::try_from(position).ok().and_then(|position| self.get(position..)).unwrap_or_default();
-        let length = rest.len().min(buffer.len());
-        if let (Some(to), Some(from)) = (buffer.get_mut(..length), rest.get(..length)) {
-            to.copy_from_slice(from);
-        }
-        Ok(length)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.len() as u64)
-    }
-}
 
 /// A block's place in its segment.
 #[derive(Debug, Clone)]

@@ -1,15 +1,14 @@
 //! Appending to a log.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tailrace_core::chain::Chain;
 use tailrace_core::record::{Record, Records};
 
-use crate::directory;
+use crate::directory::Directory;
+use crate::disk::{Disk, Handle, Real, write_all_at};
 use crate::error::StoreError;
 use crate::format::{self, BLOCK_BYTES, Coding, Gap, Payload, State};
 use crate::index::Index;
@@ -30,7 +29,7 @@ pub struct LogWriter {
 #[derive(Debug, Clone)]
 struct Open {
     path: PathBuf,
-    file: Arc<File>,
+    file: Handle,
 }
 
 /// What [`LogWriter::syncing`] has collected.
@@ -38,32 +37,44 @@ struct Open {
 pub struct Syncing {
     live: Arc<Live>,
     files: Vec<Open>,
-    directory: Option<PathBuf>,
+    directory: Option<Directory>,
 }
 
 impl LogWriter {
     /// Begins the log of a new run, in a directory that exists. Segments roll at `segment_bytes`.
     pub fn create(directory: &Path, segment_bytes: u64) -> Result<Self, StoreError> {
-        if !directory::list(directory)?.starts.is_empty() {
-            return Err(StoreError::Usage(format!("{} holds a log already", directory.display())));
+        Self::create_on(Arc::new(Real), directory, segment_bytes)
+    }
+
+    /// The same, on another disk.
+    pub fn create_on(disk: Arc<dyn Disk>, directory: &Path, segment_bytes: u64) -> Result<Self, StoreError> {
+        let directory = Directory::new(disk, directory);
+        if !directory.list()?.starts.is_empty() {
+            return Err(StoreError::Usage(format!("{} holds a log already", directory.path.display())));
         }
         Ok(Self::new(directory, segment_bytes, Now::default()))
     }
 
     /// Goes on with the log of a run whose writer is gone. What was torn is cut off.
     pub fn recover(directory: &Path, segment_bytes: u64) -> Result<Self, StoreError> {
-        let listing = directory::list(directory)?;
+        Self::recover_on(Arc::new(Real), directory, segment_bytes)
+    }
+
+    /// The same, on another disk.
+    pub fn recover_on(disk: Arc<dyn Disk>, directory: &Path, segment_bytes: u64) -> Result<Self, StoreError> {
+        let directory = Directory::new(disk, directory);
+        let listing = directory.list()?;
         for path in &listing.unfinished {
-            remove(path)?;
+            directory.remove(path)?;
         }
         for &start in listing.raw.iter().filter(|start| listing.sealed.binary_search(start).is_ok()) {
-            remove(&directory::raw_path(directory, start))?;
+            directory.remove(&directory.raw_path(start))?;
         }
-        let mut writer = Self::new(directory, segment_bytes, Now::default());
+        let mut writer = Self::new(directory.clone(), segment_bytes, Now::default());
         for (number, &start) in listing.starts.iter().enumerate() {
             if !writer.recover_segment(start, number == 0, number + 1 == listing.starts.len())? {
                 let lost = listing.starts.get(number..).unwrap_or_default();
-                lost.iter().try_for_each(|&start| directory::set_aside(directory, start))?;
+                lost.iter().try_for_each(|&start| directory.set_aside(start))?;
                 break;
             }
         }
@@ -141,9 +152,9 @@ impl LogWriter {
         Ok(())
     }
 
-    fn new(directory: &Path, segment_bytes: u64, now: Now) -> Self {
+    fn new(directory: Directory, segment_bytes: u64, now: Now) -> Self {
         Self {
-            live: Arc::new(Live::new(directory.to_owned(), now)),
+            live: Arc::new(Live::new(directory, now)),
             segment_bytes,
             active: None,
             unsynced: Vec::new(),
@@ -179,7 +190,7 @@ impl LogWriter {
     /// Goes on to the end of the next segment. False: it is not good, or not the next one.
     fn recover_segment(&mut self, start: u64, first: bool, last: bool) -> Result<bool, StoreError> {
         let directory = &self.live.directory;
-        let mut segment = match directory::open(directory, start) {
+        let mut segment = match directory.open(start) {
             Ok(segment) => segment,
             Err(StoreError::Damaged { .. }) => return Ok(false),
             Err(error) => return Err(error),
@@ -187,21 +198,26 @@ impl LogWriter {
         if !first && !segment.follows(self.live.now().end.offset) {
             return Ok(false);
         }
-        let (end, active) = match segment.index()? {
-            Some((end, _)) => (end, None),
-            None => {
-                let scan = segment.scan()?;
-                (scan.state, Some(Active { start, file_end: scan.end, index: scan.index }))
-            }
+        let open = Open::recover(directory, start)?;
+        // The index of one that was not synced may have survived without all that it speaks of.
+        let scan = if open.is_some() { Some(segment.scan()?) } else { None };
+        let (end, active) = match (segment.index()?, scan) {
+            (Some((end, _)), None) => (end, None),
+            (Some((end, _)), Some(scan)) if scan.closed && scan.state == end => (end, None),
+            (_, Some(scan)) => (scan.state, Some(Active { start, file_end: scan.end, index: scan.index })),
+            (None, None) => return Ok(false),
         };
-        let path = directory::raw_path(directory, start);
-        let active = active.filter(|_| path.exists());
-        if path.exists() {
-            let open = Open::recover(path, active.as_ref())?;
-            self.active = Some(open.clone()).filter(|_| active.is_some());
-            // Whoever wrote it may not have synced it.
-            self.unsynced.extend(Some(open).filter(|_| active.is_none()));
+        if end.offset == start && segment.gap().is_some() {
+            // Nothing stands behind the gap yet, so the log ends before it.
+            directory.remove(&directory.raw_path(start))?;
+            return Ok(true);
         }
+        if let (Some(open), Some(active)) = (&open, &active) {
+            open.file.set_len(active.file_end).map_err(StoreError::io("recover", &open.path))?;
+        }
+        // Whoever wrote it may not have synced it.
+        self.unsynced.extend(open.clone().filter(|_| active.is_none()));
+        self.active = open.filter(|_| active.is_some());
         {
             let mut now = self.live.now();
             now.starts.push(start);
@@ -236,18 +252,22 @@ impl LogWriter {
             let now = self.live.now();
             (now.next().clone(), now.ahead.as_ref().map(|(_, gap)| gap.clone()))
         };
-        let path = directory::raw_path(&self.live.directory, state.offset);
+        let path = self.live.directory.raw_path(state.offset);
         let mut preface = Vec::new();
         format::put_preface(&mut preface, &state, gap.as_ref());
-        // The log of a build is its owner's business.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(StoreError::io("create", &path))?;
-        if let Err(error) = write_at(&file, &[&preface], 0) {
-            // What cannot be removed is removed by the next recovery.
-            let _ = fs::remove_file(&path);
+        let disk = &self.live.directory.disk;
+        let created = disk.create(&path).or_else(|error| match error.kind() {
+            // One that could not be begun, nor removed.
+            io::ErrorKind::AlreadyExists => disk.remove(&path).and_then(|()| disk.create(&path)),
+            _ => Err(error),
+        });
+        let file = created.map_err(StoreError::io("create", &path))?;
+        if let Err(error) = write_all_at(&*file, &[&preface], 0) {
+            // What cannot be removed is removed when it is begun again.
+            let _ = disk.remove(&path);
             return Err(StoreError::io("write", &path)(error));
         }
-        let open = Open { path, file: Arc::new(file) };
+        let open = Open { path, file };
         self.active = Some(open.clone());
         self.names_unsynced = true;
         let mut now = self.live.now();
@@ -265,7 +285,7 @@ impl LogWriter {
             parts.extend([block.head.as_slice(), payload]);
             rest = behind;
         }
-        if let Err(error) = write_at(&open.file, &parts, at) {
+        if let Err(error) = write_all_at(&*open.file, &parts, at) {
             // Should this fail too: what is behind `file_end` is not looked at, and is written over by the next append.
             let _ = open.file.set_len(at);
             return Err(StoreError::io("write", &open.path)(error));
@@ -292,8 +312,8 @@ impl LogWriter {
             (active.file_end, active.start >= now.end.offset, index)
         };
         if empty {
-            remove(&open.path)?;
-        } else if let Err(error) = write_at(&open.file, &[&index], at) {
+            self.live.directory.remove(&open.path)?;
+        } else if let Err(error) = write_all_at(&*open.file, &[&index], at) {
             let _ = open.file.set_len(at);
             return Err(StoreError::io("write", &open.path)(error));
         }
@@ -309,12 +329,13 @@ impl LogWriter {
 }
 
 impl Open {
-    /// A segment that another writer has left, cut to what is good in it unless it was ended.
-    fn recover(path: PathBuf, active: Option<&Active>) -> Result<Self, StoreError> {
-        let file = OpenOptions::new().write(true).open(&path);
-        let cut = file.and_then(|file| active.map_or(Ok(()), |active| file.set_len(active.file_end)).map(|()| file));
-        let file = Arc::new(cut.map_err(StoreError::io("recover", &path))?);
-        Ok(Self { path, file })
+    /// A segment that another writer has left. None: it is sealed.
+    fn recover(directory: &Directory, start: u64) -> Result<Option<Self>, StoreError> {
+        let path = directory.raw_path(start);
+        match directory.disk.open_to_write(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(|file| Some(Self { path: path.clone(), file })).map_err(StoreError::io("open", &path)),
+        }
     }
 }
 
@@ -333,7 +354,7 @@ impl Syncing {
         for open in &self.files {
             open.file.sync_data().map_err(StoreError::io("sync", &open.path))?;
         }
-        self.directory.as_deref().map_or(Ok(()), directory::sync)
+        self.directory.as_ref().map_or(Ok(()), Directory::sync)
     }
 }
 
@@ -402,33 +423,5 @@ impl Blocks {
 
     fn refuse(&self, what: String) -> StoreError {
         StoreError::Record { offset: self.end.offset, what }
-    }
-}
-
-/// All parts, one behind the other, from `at` on.
-pub(crate) fn write_at(file: &File, parts: &[&[u8]], mut at: u64) -> io::Result<()> {
-    let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let mut rest = slices.as_mut_slice();
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        // The kernel takes at most 1,024 parts.
-        let some = rest.get(..rest.len().min(1_024)).unwrap_or_default();
-        match rustix::io::pwritev(file, some, at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                at += written as u64;
-                IoSlice::advance_slices(&mut rest, written);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
-        _ => Ok(()),
     }
 }

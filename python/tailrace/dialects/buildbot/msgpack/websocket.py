@@ -25,6 +25,7 @@ from websockets.uri import WebSocketURI
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
+    from websockets.datastructures import Headers
     from websockets.protocol import Protocol
 
 MESSAGE_BYTES_MAX: Final = 80 << 20
@@ -310,7 +311,7 @@ class ServerSocket(_Socket):
             return
         self._accepted = response
         name, password = credentials
-        agent, peer = request.headers.get("User-Agent", ""), request.headers.get(_ID, "")
+        agent, peer = _first(request.headers, "User-Agent"), _first(request.headers, _ID)
         self._events.append(Asked(name=name, password=password, peer=peer, software=agent))
 
     def _respond(self, status: int, text: str) -> None:
@@ -357,11 +358,16 @@ class ClientSocket(_Socket):
     def _on_handshake(self, event: Request | Response) -> None:
         assert isinstance(event, Response)
         if self._client.handshake_exc is None:
-            headers = event.headers
-            self._events.append(Opened(peer=headers.get(_ID, ""), software=headers.get("Server", "")))
+            peer, software = _first(event.headers, _ID), _first(event.headers, "Server")
+            self._events.append(Opened(peer=peer, software=software))
         elif isinstance(self._client.handshake_exc, InvalidStatus):
             self._events.append(_denied(event))
             self._closed = True
+
+
+def _first(headers: Headers, name: str) -> str:
+    """What it says there; what it says twice counts once."""
+    return next(iter(headers.get_all(name)), "")
 
 
 def _credentials(header: str) -> tuple[str, bytes] | None:
