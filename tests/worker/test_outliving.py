@@ -17,7 +17,7 @@ from tailrace.worker import create_worker
 from tailrace.worker.label import FILE
 
 from .supervised import alive, descendants
-from .test_daemon import Command
+from .test_daemon import Command, Sink
 from .test_daemon import serving as listening
 
 
@@ -204,6 +204,31 @@ async def test_a_command_of_several_children_says_that_the_worker_was_restarted(
         await impl.ended()
     assert impl.updates["rc"] == -1
     assert impl.failure.type == "WorkerRestarted"
+
+
+async def test_a_transfer_says_that_the_worker_was_restarted(farm):
+    (farm.basedir / "b").mkdir(parents=True)
+    (farm.basedir / "b/large").write_bytes(bytes(100_000_000))
+    begun = trio.Event()
+
+    class Slow(Sink):
+        async def remote_write(self, data):
+            begun.set()
+            await trio.sleep(0.01)
+
+    with serving(farm):
+        conn = await farm.attached()
+        arguments = {"workersrc": "large", "writer": Slow(), "maxsize": None, "blocksize": 65536}
+        impl = await started(conn, "uploadFile", **arguments)
+        with trio.fail_after(20):
+            await begun.wait()
+    assert len(supervisors(farm)) == 1
+    with serving(farm):
+        await impl.ended()
+        assert impl.failure.type == "WorkerRestarted"
+        await (await started(conn, "mkdir", dir="new")).ended()
+        await wait_until(lambda: supervisors(farm) == [])
+    assert "not done by an earlier worker in this directory" in (farm.basedir / "worker.log").read_text()
 
 
 @pytest.mark.parametrize("boot", [None, "another"])

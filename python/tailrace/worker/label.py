@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FILE = "command"
 """In the supervisor's directory."""
 
+SUFFIX = ".command"
+"""Of a command without a supervisor: the label is a file beside the supervisors' directories."""
+
 LAYOUT = 1
 """Of the file. A later one that says less or something else has another number."""
 
@@ -66,7 +69,7 @@ def boot_id() -> str:
         return ""
 
 
-def write_label(directory: Path, label: Label) -> None:
+def write_label(path: Path, label: Label) -> None:
     """Writes it, whole or not at all."""
     key = label.key
     text = encode_value(
@@ -82,21 +85,20 @@ def write_label(directory: Path, label: Label) -> None:
             "started": label.started,
         }
     )
-    beside = directory / f"{FILE}.new"
+    beside = path.with_name(f"{path.name}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)
-    beside.rename(directory / FILE)
+    beside.rename(path)
 
 
-def read_label(directory: Path) -> Label:
+def read_label(path: Path) -> Label:
     """Reads it.
 
     Raises:
         OSError: there is none.
         LocalProtocolError: it is not as it should be, or of a layout that is not known here.
     """
-    path = directory / FILE
     try:
         entries = cast("Mapping[str, Value]", decode_value(path.read_bytes()))
         layout = entries["layout"]

@@ -17,6 +17,7 @@ from .supervisor import SupervisorLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from tailrace._core import Journal
 
@@ -147,10 +148,14 @@ class Running:
 class PlainJob:
     """A command without children. An interrupt cancels it."""
 
-    def __init__(self, command: Command[MemoryOutput], out: MemoryOutput, interrupted_rc: int) -> None:
+    def __init__(
+        self, command: Command[MemoryOutput], out: MemoryOutput, interrupted_rc: int, note: Path | None = None
+    ) -> None:
+        """`note`: a file that tells a later process of it, removed when the master has its end."""
         self.sent: Sent = out
         self._command = command
         self._out = out
+        self._note = note
         self._interrupted_rc = interrupted_rc
         self._scope = trio.CancelScope()
 
@@ -168,6 +173,9 @@ class PlainJob:
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
+        journal = self._out.journal
+        if self._note is not None and journal.ended and journal.begin == journal.end:
+            self._note.unlink(missing_ok=True)
         self._out.abandon()
 
     @property
@@ -176,6 +184,16 @@ class PlainJob:
 
     def detach(self) -> None:
         raise AssertionError("a command without a supervisor ends with its process")
+
+
+@final
+class Restarted:
+    """A command without children that an earlier process of the worker had not done."""
+
+    async def run(self, out: MemoryOutput, /) -> Outcome:
+        del out
+        await trio.lowlevel.checkpoint()
+        return Outcome(rc=-1, failure=WORKER_RESTARTED)
 
 
 class _Supervised:

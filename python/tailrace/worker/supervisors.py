@@ -21,7 +21,7 @@ import trio
 from tailrace.errors import TailraceError
 
 from .helper import Helper
-from .label import SUPERVISOR_LOST, Label, read_label, write_label
+from .label import FILE, SUFFIX, SUPERVISOR_LOST, Label, read_label, write_label
 from .supervisor import RING, Supervised, connect
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class Supervisors:
         self.directory = directory
         self.left: list[Left] = []
         """What an earlier daemon has left, and whoever opened this is to see to."""
+        self.noted: list[tuple[Label, Path]] = []
+        """Its commands without a supervisor, which ended with it, and where that was noted."""
         self._helper = helper
         self._nursery = nursery
         self._open: set[Supervised] = set()
@@ -109,17 +111,30 @@ class Supervisors:
             supervised = self._take(directory, pid, connect(directory), SUPERVISOR_LOST)
             if label is not None:
                 try:
-                    await trio.to_thread.run_sync(write_label, directory, label)
+                    await trio.to_thread.run_sync(write_label, directory / FILE, label)
                 except BaseException:
                     await supervised.aclose()
                     raise
         return supervised
 
+    async def note(self, name: str, label: Label) -> Path:
+        """Notes a command without a supervisor, for a later daemon; gives the file, which is to be removed at its end.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = self.directory / f"{_file_name(name)}{SUFFIX}"
+        await trio.to_thread.run_sync(write_label, path, label)
+        return path
+
     async def find(self, entries: list[Path]) -> None:
-        """Takes up what an earlier daemon has left in these directories."""
+        """Takes up what an earlier daemon has left."""
         async with trio.open_nursery() as nursery:
             for directory in entries:
                 try:
+                    if directory.suffix == SUFFIX and not directory.is_dir():
+                        self.noted.append((read_label(directory), directory))
+                        continue
                     if (useless := await self._take_up(directory)) is not None:
                         nursery.start_soon(useless.aclose)
                 except (OSError, TailraceError) as error:
@@ -182,7 +197,8 @@ class Supervisors:
 def _entries(directory: Path) -> list[Path]:
     """Makes `directory`; what is in it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not entry.is_symlink())
+    found = [entry for entry in directory.iterdir() if not entry.is_symlink()]
+    return sorted(entry for entry in found if entry.is_dir() or entry.suffix == SUFFIX)
 
 
 def _label(directory: Path) -> Label | None:
@@ -192,7 +208,7 @@ def _label(directory: Path) -> Label | None:
         LocalProtocolError: it cannot be read.
     """
     try:
-        return read_label(directory)
+        return read_label(directory / FILE)
     except FileNotFoundError:
         return None
 

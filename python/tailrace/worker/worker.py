@@ -21,7 +21,7 @@ from .info import worker_info
 from .journal import MemoryOutput
 from .label import Label
 from .leftovers import remove_leftovers
-from .running import LeftJob, PlainJob, Running, SupervisedJob
+from .running import LeftJob, PlainJob, Restarted, Running, SupervisedJob
 from .supervisors import open_supervisors
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ async def open_worker(basedir: Path, manners: Manners, limits: Limits) -> AsyncI
         try:
             worker = Worker(basedir, manners, limits, supervisors, nursery)
             await worker.take_up(supervisors.left)
+            worker.take_up_noted(supervisors.noted)
             yield worker
         except Exception as error:
             failure = error
@@ -168,6 +169,19 @@ class Worker:
             job = LeftJob(command.supervised, command.label.started)
             running = Running(job, f"{key.name} {key.command}", proxy.send, term_s=command.label.term_s)
             self.start(key.master, key.command, running)
+
+    def take_up_noted(self, noted: list[tuple[Label, Path]]) -> None:
+        """Says of commands that ended with an earlier process that they did."""
+        for label, path in noted:
+            key, out = label.key, MemoryOutput()
+            try:
+                proxy = self.holdings.adopt(key, out)
+            except CommandIdInUse:
+                path.unlink(missing_ok=True)
+                continue
+            logger.info("%s %s: not done by an earlier worker in this directory, which is said", key.name, key.command)
+            job = PlainJob(Restarted(), out, interrupted_rc=-1, note=path)
+            self.start(key.master, key.command, Running(job, f"{key.name} {key.command}", proxy.send))
 
     async def wait_idle(self) -> None:
         """Until no command runs."""
@@ -311,14 +325,16 @@ class Attachment:
 
     async def _job(self, context: Context, label: Label | None) -> Job:
         """A command of that name, its arguments checked, its journal open. A label: its master can come back to it."""
+        # The number keeps apart what is started and what of another command of that id is not quite dead.
+        name = f"{context.command}.{secrets.token_hex(4)}"
         if entry := PLAIN.get(context.name):
-            return PlainJob(entry.make(context), MemoryOutput(), entry.interrupted_rc)
+            plain = entry.make(context)
+            note = None if label is None else await self._worker.supervisors.note(name, label)
+            return PlainJob(plain, MemoryOutput(), entry.interrupted_rc, note)
         make = SUPERVISED.get(context.name)
         if make is None:
             raise UnknownCommand(f"this worker has no command {context.name!r}")
         command = make(context)
-        # The number keeps apart what is started and what of another command of that id is not quite dead.
-        name = f"{context.command}.{secrets.token_hex(4)}"
         return SupervisedJob(command, await self._worker.supervisors.start(name, label), returns=label is not None)
 
     def _builder_dir(self, builder: str) -> Path:
