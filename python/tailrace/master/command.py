@@ -193,7 +193,8 @@ class RunCommand(AwaitedCommand):
         table = None
         if result.receipt is not None:
             table = receipt_table(result.receipt, agrees=not result.damaged, durable=self._writer.durability)
-        return run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
+        values = self.outcome.values | {"failure_reason": result.reason}
+        return run_end(values, state=result.state, failure=result.failure, receipt=table)
 
     def _on_durable(self, offset: int) -> None:
         if self._where is not None:
