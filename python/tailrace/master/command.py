@@ -193,9 +193,8 @@ class RunCommand(AwaitedCommand):
         table = None
         if result.receipt is not None:
             table = receipt_table(result.receipt, agrees=not result.damaged, durable=self._writer.durability)
-        end = run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
-        # Where the worker has no word for it.
-        return {**end, "reason": result.reason}
+        values = self.outcome.values | {"failure_reason": result.reason}
+        return run_end(values, state=result.state, failure=result.failure, receipt=table)
 
     def _on_durable(self, offset: int) -> None:
         if self._where is not None:
