@@ -24,9 +24,7 @@ from tailrace.link.listener import Listener
 
 from .farm import SECRET, Handler, Recorder
 
-LIMITS = Limits(
-    ping_interval_s=4, ping_timeout_s=12, handshake_timeout_s=10, duplicate_timeout_s=5, resume_grace_s=20
-)
+LIMITS = Limits(ping_interval_s=4, ping_timeout_s=12, handshake_timeout_s=10, duplicate_timeout_s=5, resume_grace_s=20)
 WIRES = ["tailrace", "pb", "msgpack"]
 LONG_S = 100
 """Longer than all that can be waited for."""
