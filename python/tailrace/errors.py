@@ -121,7 +121,9 @@ class LimitExceeded(TailraceError):
 
 
 class StoreError(TailraceError):
-    """The log store cannot do that; the text says why."""
+    """The log store cannot do that; the text says why. `errno`: the system's number, if it is the disk's fault."""
+
+    errno: int | None = None
 
 
 def remote_error(type: str, text: str) -> RemoteError:  # noqa: A002 - the contract's name

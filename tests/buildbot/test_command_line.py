@@ -209,11 +209,11 @@ def test_transfers_that_fail_say_why_in_a_line_and_leave_what_was_there(bench, w
 
 def test_a_worker_that_dies_has_its_run_lost(bench, worker):
     process = bench.attach(f"mortal-{worker}", worker)
-    # Its worker says `up` after some seconds, and takes nothing of what it runs along.
-    client = bench.farm.start("run", "--on", f"mortal-{worker}", "--", "sh", "-c", "echo $$; exec sleep 100")
+    client = bench.farm.start("run", "--on", f"mortal-{worker}", "--", "sh", "-c", "echo $$; exec sleep 1000")
     assert client.stdout is not None
     child = int(client.stdout.readline())
     process.kill()
+    # Its worker has left it behind.
     os.kill(child, signal.SIGKILL)
     _, errors = client.communicate(timeout=PATIENCE_S)
     assert client.returncode == 125

@@ -159,7 +159,9 @@ async def test_what_is_written_while_the_master_is_away_arrives_when_it_is_back(
     async with bench(write=writing(event, size=100)) as b:
         impl = Recorder()
         await b.start(impl, "write")
+        before = b.conn.statistics().bytes_received
         await b.cut()
+        assert b.conn.statistics().bytes_received == before
         event.set()
         await trio.testing.wait_all_tasks_blocked()
         assert impl.raw == b""
@@ -167,6 +169,7 @@ async def test_what_is_written_while_the_master_is_away_arrives_when_it_is_back(
         await b.attach()
         assert await impl.wait_done() is None
         assert impl.raw == written(100)
+        assert b.conn.statistics().bytes_received > before + len(impl.raw)
 
 
 # One block of the handshake, and then ever more of a session.

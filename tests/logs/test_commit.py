@@ -183,11 +183,14 @@ async def test_a_log_that_cannot_be_synced_takes_no_more_and_stays_readable(stor
     logs[0].bad = False
     with pytest.raises(StoreError, match="Input/output error"):
         await writing.writer.sync()
+    assert told == safe
     info = await writing.writer.finish(rc=3)
     assert (await store.run(info.id)).rc == 3
     assert await output(store.read(info.id)) == b"safe\nnot safe\n"
     await store._commits.commit()
-    assert told == safe
+    # Nobody can do more for it: its worker shall not hold it for ever. But it is not called safe.
+    assert told == [*safe, writing.writer.end]
+    assert writing.writer.durable == writing.writer.unsafe_from == safe[-1]
     assert "can take no more" in caplog.text
 
 

@@ -56,13 +56,16 @@ def test_limits_are_read_by_their_names(tmp_path):
     assert (limits.ping_interval_s, limits.streams_max) == (0.5, 7)
 
 
-def test_durability_is_disk_unless_it_says_relaxed(tmp_path):
-    assert config.create_master(tmp_path).durability == "disk"
+@pytest.mark.parametrize(
+    ("name", "default", "other"), [("durability", "disk", "relaxed"), ("when_full", "wait", "gap")]
+)
+def test_what_becomes_of_logs_is_said_in_words(tmp_path, name, default, other):
+    assert getattr(config.create_master(tmp_path), name) == default
     path = tmp_path / config.CONFIG_FILE
-    path.write_text('[master]\nlisten = ["tailrace://127.0.0.1:0"]\ndurability = "relaxed"\n')
-    assert config.load(tmp_path).durability == "relaxed"
-    path.write_text('[master]\nlisten = ["tailrace://127.0.0.1:0"]\ndurability = "none"\n')
-    with pytest.raises(StoreError, match='durability is "disk" or "relaxed"'):
+    path.write_text(f'[master]\nlisten = ["tailrace://127.0.0.1:0"]\n{name} = "{other}"\n')
+    assert getattr(config.load(tmp_path), name) == other
+    path.write_text(f'[master]\nlisten = ["tailrace://127.0.0.1:0"]\n{name} = "none"\n')
+    with pytest.raises(StoreError, match=f'{name} is "{default}" or "{other}"'):
         config.load(tmp_path)
 
 

@@ -7,7 +7,9 @@ import socket
 import sys
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -32,7 +34,7 @@ open("digest", "w").write(digest.hexdigest())
 
 
 @asynccontextmanager
-async def worker(directory, port):
+async def worker(directory, port, limits=LIMITS):
     async with trio.open_nursery() as nursery:
         serve = partial(
             run_worker,
@@ -40,7 +42,7 @@ async def worker(directory, port):
             name="w1",
             secret=SECRETS["w1"],
             basedir=directory,
-            limits=LIMITS,
+            limits=limits,
         )
         nursery.start_soon(serve)
         yield
@@ -152,3 +154,25 @@ async def test_a_connection_that_breaks_loses_a_run_or_not(tmp_path, port, grace
                 assert (result.state, result.rc) == ("complete", 0)
                 assert await stored(only, run.id) == (tmp_path / "w" / "digest").read_text()
                 assert only.workers["w1"] is conn
+
+
+@pytest.mark.parametrize("command", ["sleep 1000", "exec 2>&1; trap '' TERM; sleep 1000"])
+async def test_a_run_whose_master_stays_away_ends_as_an_orphan(tmp_path, port, command):
+    limits = attrs.evolve(LIMITS, orphan_timeout_s=1.0)
+    with trio.fail_after(60):
+        async with worker(tmp_path / "w", port, limits):
+            async with master(tmp_path / "m", port) as first:
+                await first.wait_for_worker("w1")
+                run = await first.start(
+                    "w1", "shell", {"command": f"echo up; echo $$ > pid; {command}", "workdir": "."}
+                )
+                await begun(run)
+            child = int((tmp_path / "w" / "pid").read_text())
+            while Path(f"/proc/{child}").exists():  # noqa: ASYNC110 - it tells nobody
+                await trio.sleep(0.05)
+            # How it ended is kept for the master, whenever it comes.
+            async with master(tmp_path / "m", port) as second:
+                await second.store.wait_ended(run.id)
+                info = await second.store.run(run.id)
+                assert (info.state, info.rc, info.reason) == ("complete", -1, "orphaned")
+                assert info.receipt["agrees"]

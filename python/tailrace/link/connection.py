@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypeVar, cast, final
 
 import attrs
@@ -21,16 +21,15 @@ from tailrace.errors import (
 )
 from tailrace.link.builders import make_builders
 from tailrace.link.command import Command, Objects
-from tailrace.link.foreign import Raised, call_back, call_foreign
+from tailrace.link.foreign import call_back
 from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 from tailrace.link.lanes import Lanes
 from tailrace.link.lifeline import REPLACE_S, Lifeline
 from tailrace.link.proxy import FileReaderProxy, FileWriterProxy, RemoteCommandProxy, RemoteProxy
-from tailrace.link.resume import parse_resumed
+from tailrace.link.reunion import Reunion
 from tailrace.link.text import Transcript
 from tailrace.messages import (
     AskShutdown,
-    ForgetCommand,
     GetWorkerInfo,
     Held,
     HeldCommand,
@@ -90,9 +89,7 @@ class Connection:
         self._subscriptions: list[Subscription] = []
         self._nursery: trio.Nursery | None = None
         self._accepted = False
-        self._held: tuple[int, Held] | None = None
-        self._called = trio.Event()
-        self._hook: ResumeCommandHook | None = None
+        self._reunion = Reunion(self, self._line, self._commands)
         self.draining = False
         """The worker wants to end. It is shut down as soon as no command runs: better start none."""
 
@@ -245,11 +242,11 @@ class Connection:
             raise LocalProtocolError(f"there is no command {commandId!r}, or all of it is durable")
 
     def statistics(self) -> ConnectionStatistics:
-        """Counters, since the connection was made."""
+        """Bytes since the connection was made, and what is under way now."""
         counted = self._line.pump.dialect.statistics()
         return ConnectionStatistics(
-            bytes_sent=counted["bytes_sent"],
-            bytes_received=counted["bytes_received"],
+            bytes_sent=self._line.counted("bytes_sent"),
+            bytes_received=self._line.counted("bytes_received"),
             bytes_queued=counted["queued"],
             streams=counted["streams"],
             calls=counted["calls"],
@@ -271,8 +268,9 @@ class Connection:
         `resume_command` is asked for each command that the worker still holds from an earlier process of this master.
         """
         self._accepted = self._line.keeps = True
-        self._hook = resume_command
-        self._spawn(self._begin)
+        if resume_command is not None:
+            self._reunion.ask = partial(resume_command, self)
+        self._spawn(self._reunion.begin)
 
     @property
     def may_resume(self) -> bool:
@@ -285,10 +283,7 @@ class Connection:
         May be awaited in `newConnection`: it is the first thing that a worker says. Raises ConnectionLost if it does
         not.
         """
-        while self._held is None:
-            self._line.check()
-            await self._called.wait()
-        return frozenset(held.command for held in self._held[1].commands)
+        return frozenset(held.command for held in await self._reunion.held())
 
     async def resume(self, pump: Pump, peer: str) -> None:
         """The same worker has come again: go on with this session, until it is over."""
@@ -327,9 +322,8 @@ class Connection:
     def on_called(self, call: int, request: Request) -> None:
         """See `LifelineOwner`."""
         match request:
-            case Held() if self._held is None:
-                self._held = (call, request)
-                self._called.set()
+            case Held() if self._reunion.on_held(call, request):
+                pass
             case AskShutdown():
                 self._line.pump.reply(call, None)
                 self._drain()
@@ -347,18 +341,18 @@ class Connection:
     def on_suspended(self, why: TailraceError) -> None:
         """See `LifelineOwner`."""
         log.warning("%s (%s) is away: %s", self.workerName, self.peer, why)
-        self._forget_held()
+        self._reunion.end_session()
         for command in list(self._commands.values()):
             command.on_suspended()
 
     def on_resuming(self) -> None:
         """See `LifelineOwner`."""
-        self._spawn(self._go_on)
+        self._spawn(self._reunion.go_on)
 
     def on_ended(self, why: TailraceError) -> None:
         """See `LifelineOwner`."""
         log.info("%s (%s): %s", self.workerName, self.peer, why)
-        self._forget_held()
+        self._reunion.end_session()
         for command in list(self._commands.values()):
             command.on_lost(self._line.lost())
         for subscription in list(self._subscriptions):
@@ -431,70 +425,16 @@ class Connection:
                 return cast("RemoteProxy[object]", proxy_class(value))
         return value
 
-    # what the worker holds
+    # for the reunion
 
-    def _forget_held(self) -> None:
-        """The session is over. Who waits for what it holds finds that out."""
-        self._held = None
-        self._called.set()
-        self._called = trio.Event()
-
-    async def _begin(self) -> None:
-        """In the first session."""
-        pump = self._line.pump
-        with contextlib.suppress(ConnectionLost, ConnectionClosed):
-            await self._agree_on_commands(pump, await self._answer_held(pump))
-
-    async def _go_on(self) -> None:
-        """In a later one: everything is as it was, as far as the worker still knows it. Only then calls may go."""
-        pump = self._line.pump
-        try:
-            with trio.fail_after(self._line.limits.handshake_timeout_s):
-                held = await self._greet_again(pump)
-            await self._agree_on_commands(pump, held)
-        except (ConnectionLost, ConnectionClosed):
-            return
-        except (RemoteError, trio.TooSlowError) as error:
-            why = str(error) or "it does not answer"
-            self._line.break_off(ConnectionLost(f"{self.workerName} cannot go on: {why}"))
-            return
-        if pump is self._line.pump:
-            log.info("%s (%s) is back", self.workerName, self.peer)
-            self._line.ready()
-
-    async def _greet_again(self, pump: Pump) -> tuple[HeldCommand, ...]:
+    async def greet(self, pump: Pump) -> None:
+        """See `reunion.Host`."""
         await self._ask_info(pump)
         if self._lanes.builders:
             await pump.call(SetBuilderList(tuple(self._lanes.plan(self._lanes.builders))))
-        return await self._answer_held(pump)
 
-    async def _agree_on_commands(self, pump: Pump, held: tuple[HeldCommand, ...]) -> None:
-        """What both have goes on. What only the worker has is taken over or forgotten; what only we have is lost."""
-        known = dict(self._commands)
-        for entry in held:
-            if (command := known.pop(entry.command, None)) is not None:
-                await self._resume(pump, command)
-            else:
-                await self._take_over(pump, entry)
-        for command in known.values():
-            if command.answered.is_set():
-                command.on_lost(ConnectionLost(f"{self.workerName} does not know the command any more"))
-
-    async def _take_over(self, pump: Pump, held: HeldCommand) -> None:
-        try:
-            resume = None if self._hook is None else await call_foreign(self._hook, self, held)
-        except Raised as raised:
-            # Not forgotten, which would end it: the next session may have more luck.
-            raised.report("%s: resumeCommand raised for command %s", self.workerName, held.command)
-            return
-        if resume is None:
-            await self._forget(pump, held.command)
-            return
-        command = self._commands[held.command] = self._resumed_command(held, resume)
-        self._spawn(command.run)
-        await self._resume(pump, command)
-
-    def _resumed_command(self, held: HeldCommand, resume: Resume) -> Command:
+    def take_over(self, held: HeldCommand, resume: Resume) -> Command:
+        """See `reunion.Host`."""
         impl = self._proxy(resume.impl)
         if not isinstance(impl, RemoteCommandProxy):
             raise LocalProtocolError(f"a command's impl is a RemoteCommandImpl, not {type(resume.impl).__name__}")
@@ -502,32 +442,9 @@ class Connection:
         request = StartCommand(builder=held.builder, command=held.command, name=held.name, args={}, impls={})
         command = Command(self, self._line, request, objects, self._transcript())
         command.begin_at(resume.offset, resume.chain)
+        self._commands[held.command] = command
+        self._spawn(command.run)
         return command
-
-    async def _answer_held(self, pump: Pump) -> tuple[HeldCommand, ...]:
-        if self._held is None:
-            await self._called.wait()
-        if self._held is None:
-            raise ConnectionLost
-        call, held = self._held
-        pump.reply(call, None)
-        return held.commands
-
-    async def _resume(self, pump: Pump, command: Command) -> None:
-        try:
-            command.on_resumed(parse_resumed(await pump.call(command.resumption())))
-        except RemoteProtocolError as error:
-            pump.breach(error)
-            raise ConnectionLost(str(error)) from None
-        except RemoteError as error:
-            log.error("%s: command %s cannot go on: %s", self.workerName, command.id, error)
-            command.on_lost(ConnectionLost(f"the worker cannot go on with it: {error}"))
-
-    async def _forget(self, pump: Pump, command: str) -> None:
-        try:
-            await pump.call(ForgetCommand(command))
-        except RemoteError as error:
-            log.info("%s does not forget command %s: %s", self.workerName, command, error)
 
     async def _ask_info(self, line: Lifeline | Pump) -> dict[str, Value]:
         info = await line.call(GetWorkerInfo())

@@ -7,6 +7,7 @@ closed, when it is not kept (its master has not taken it yet, or the wire cannot
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Literal, Protocol, final
 
 import trio
@@ -58,6 +59,7 @@ class Lifeline:
         self.keeps = False
         """Whether a session that breaks suspends it. Set when the master has taken the worker."""
         self._pump = pump
+        self._earlier: Counter[str] = Counter()
         self._owner: LifelineOwner | None = None
         self._ready = True
         self._next: Pump | None = None
@@ -83,6 +85,10 @@ class Lifeline:
     def state(self) -> State:
         """`suspended` until the next session is `ready`; `lost` is for ever."""
         return "lost" if self.why is not None else "attached" if self._ready else "suspended"
+
+    def counted(self, what: str) -> int:
+        """A number of the dialect's statistics that only grows, over all sessions."""
+        return self._earlier[what] + self._pump.dialect.statistics()[what]
 
     async def run(self, owner: LifelineOwner) -> None:
         """Work until it is over. Cancelled: says goodbye to the peer, within `close_timeout_s`."""
@@ -198,6 +204,7 @@ class Lifeline:
             while self._next is None and self.why is None:
                 await self._changed.wait()
         if self._next is not None and self.why is None:
+            self._earlier.update(self._pump.dialect.statistics())
             self._pump, self._next = self._next, None
             self._change()
         elif self.why is None:

@@ -120,4 +120,6 @@ def _safe(sync: Callable[[], bool | None]) -> tuple[StoreError | None, bool]:
     except StoreError as error:
         return error, False
     except OSError as error:
-        return StoreError(f"cannot sync {error.filename or 'the log store'}: {error.strerror or error}"), False
+        told = StoreError(f"cannot sync {error.filename or 'the log store'}: {error.strerror or error}")
+        told.errno = error.errno
+        return told, False

@@ -115,8 +115,8 @@ def receipt_table(receipt: Receipt, *, agrees: bool, durable: Durability) -> dic
 
 
 def left_out(info: RunInfo) -> bool:
-    """Whether its log was known to lack something when it ended: see `RunWriter.left_out`."""
-    return info.receipt is not None and bool(info.receipt.get("left_out"))
+    """Whether its log was known to lack something when it ended: see `RunWriter.put`."""
+    return info.receipt is not None and ("left_out" in info.receipt or "unsafe_from" in info.receipt)
 
 
 def to_json(info: RunInfo) -> str:

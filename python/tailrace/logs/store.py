@@ -22,6 +22,7 @@ from tailrace.logs.commit import Committer
 from tailrace.logs.follow import Reading
 from tailrace.logs.recovery import rebuild, recover
 from tailrace.logs.replay import Replay, Verified, replay, verify
+from tailrace.logs.room import RETRY_S, Room, WhenFull
 from tailrace.logs.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -44,13 +45,16 @@ _SEALED_AT_ONCE: Final = 64
 
 
 @asynccontextmanager
-async def open_store(directory: Path, durability: Durability = "disk") -> AsyncIterator[LogStore]:
+async def open_store(
+    directory: Path, durability: Durability = "disk", when_full: WhenFull = "wait"
+) -> AsyncIterator[LogStore]:
     """Open the store in `directory`, which is made if it is missing.
 
     Runs that were running when the last process ended go on running, and wait for their worker: see
     `LogStore.abandoned`. One whose log has come to its end meanwhile is finished from it.
 
     What was appended is made safe in the background, see `Durability`. With `disk` that is also done on the way out.
+    `when_full`: what `RunWriter.put` does while there is no room. A result for which there is none is written later.
 
     Raises:
         StoreError: another process has it open, or it was written by a newer Tailrace. The text says what to do.
@@ -62,12 +66,14 @@ async def open_store(directory: Path, durability: Durability = "disk") -> AsyncI
         catalog = await to_thread(_open_catalog, directory)
         # At most one thread may be at work with it when it is closed, and that one is waited for.
         stack.callback(catalog.close)
-        store = LogStore(directory, catalog, durability)
+        store = LogStore(directory, catalog, durability, Room(when_full))
         store._adopt(await to_thread(recover, directory, catalog, durability))
         try:
-            async with _beside(store._seal_all, store._commits.run):
+            async with _beside(store._seal_all, store._commits.run, store._write_down_later):
                 yield store
         finally:
+            with trio.CancelScope(shield=True):
+                await store._try_again()
             await store._commits.commit()
 
 
@@ -85,7 +91,8 @@ class StoreStatistics:
 class LogStore:
     """Runs, and their logs. Made by `open_store`."""
 
-    def __init__(self, directory: Path, catalog: Catalog, durability: Durability) -> None:
+    def __init__(self, directory: Path, catalog: Catalog, durability: Durability, room: Room) -> None:
+        self.room = room
         self._directory = directory
         self._catalog = catalog
         self._durability: Durability = durability
@@ -94,6 +101,8 @@ class LogStore:
         self._io = trio.CapacityLimiter(_READERS)
         self._live: dict[str, RunWriter] = {}
         self._abandoned: dict[str, RunWriter] = {}
+        self._unwritten: dict[str, tuple[RunWriter, LogWriter]] = {}
+        self._is_unwritten = trio.Event()
         self._sealing = 0
         self._ended = trio.Event()
         self._ended.set()  # the last process may have left some unsealed
@@ -169,7 +178,8 @@ class LogStore:
 
     async def runs(self, limit: int = 100, before: str | None = None, state: str | None = None) -> list[RunInfo]:
         """The latest runs first, only those before the run `before`, only those in `state`."""
-        return await to_thread(self._catalog.runs, limit, before, state, limiter=self._one)
+        found = await to_thread(self._catalog.runs, limit, before, state, limiter=self._one)
+        return [self._as_it_is(info) for info in found]
 
     async def run(self, name: str) -> RunInfo:
         """The run of that id, or whose id alone begins so; `last`: the one that was started last.
@@ -177,7 +187,7 @@ class LogStore:
         Raises:
             StoreError: there is none, or several. The text says which.
         """
-        return await to_thread(self._catalog.find, name, limiter=self._one)
+        return self._as_it_is(await to_thread(self._catalog.find, name, limiter=self._one))
 
     # ------------------------------------------------------------ logs
 
@@ -280,13 +290,41 @@ class LogStore:
         else:
             writer.committed(writer.end, None)
 
-    async def ended(self, log: LogWriter, info: RunInfo) -> None:
+    async def ended(self, writer: RunWriter, log: LogWriter) -> None:
         """Called by the writer."""
+        self._unwritten[writer.info.id] = writer, log
         try:
-            await to_thread(self._write_down, log, info, limiter=self._one)
+            await self._try(writer, log)
+        except StoreError as error:
+            logger.error("run %s has ended, and that is written down later: %s", writer.info.id, error)
+            self._is_unwritten.set()
         finally:
-            self._live.pop(info.id, None)
-            self._ended.set()
+            self._live.pop(writer.info.id, None)
+
+    async def _try(self, writer: RunWriter, log: LogWriter) -> None:
+        await to_thread(self._write_down, log, writer.info, limiter=self._one)
+        self._unwritten.pop(writer.info.id, None)
+        writer.written_down()
+        self._ended.set()
+
+    async def _try_again(self) -> None:
+        for writer, log in list(self._unwritten.values()):
+            with contextlib.suppress(StoreError):
+                await self._try(writer, log)
+
+    async def _write_down_later(self) -> None:
+        """Writes down what could not be at its time, as soon as it can."""
+        while True:
+            await self._is_unwritten.wait()
+            self._is_unwritten = trio.Event()
+            while self._unwritten:
+                await trio.sleep(RETRY_S)
+                await self._try_again()
+
+    def _as_it_is(self, info: RunInfo) -> RunInfo:
+        """What the catalogue may not know yet."""
+        unwritten = self._unwritten.get(info.id)
+        return info if unwritten is None else unwritten[0].info
 
     def _adopt(self, left: Sequence[tuple[RunInfo, LogWriter]]) -> None:
         """Runs that another process has left."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from errno import EIO
 from typing import TYPE_CHECKING, Final, Protocol, Unpack, final
 
 import attrs
@@ -12,6 +14,7 @@ import trio
 from tailrace.errors import StoreError
 from tailrace.logs import directory as files
 from tailrace.logs.info import with_totals
+from tailrace.logs.room import RETRY_S, is_disks, is_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from tailrace._core import Batch, LogReader, LogWriter
     from tailrace.logs.commit import Durability
     from tailrace.logs.info import RunEnd, RunInfo
+    from tailrace.logs.room import Room
 
 logger = logging.getLogger("tailrace.logs")
 
@@ -37,8 +41,12 @@ class Keeper(Protocol):
     def grew(self, writer: RunWriter, size: int) -> None:
         """So many bytes were appended, or there is something else to be made safe: call `committed` when it is."""
 
-    async def ended(self, log: LogWriter, info: RunInfo) -> None:
-        """Close the log, and write the result down."""
+    @property
+    def room(self) -> Room:
+        """Whether there is any for logs."""
+
+    async def ended(self, writer: RunWriter, log: LogWriter) -> None:
+        """Close the log, and write the result down; then call `written_down`."""
 
 
 @final
@@ -57,6 +65,11 @@ class RunWriter:
         self._on_durable: Callable[[int], None] | None = None
         self._safer = trio.Event()
         self._broken: StoreError | None = None
+        self._left_out: list[tuple[int, int, str]] = []
+        self._why = ""
+        self._again_at = -math.inf
+        self._patience_ends = math.inf
+        self._waiting = trio.CancelScope()
         # What is yet to be synced beside the log, by the thread that commits.
         self._is_new = True
         self._has_result = False
@@ -120,6 +133,47 @@ class RunWriter:
             await trio.to_thread.run_sync(self._log.append, batch, chain, limiter=self._io)
             self._appended(batch)
 
+    async def put(self, batch: Batch) -> None:
+        """Append a batch that begins at `end`, whatever the disk does: a run neither fails nor hangs by its log.
+
+        While the disk is full it waits for room, or leaves the batch out, as `WhenFull` of the store says; the waiting
+        ends when there is room, or when `hurry` says so. A disk that fails otherwise, or to sync, is not tried again:
+        this batch and all others are left out. `left_out` says what was, and the worker is told that it may forget it.
+        Cancelled while it waits: nothing was appended.
+
+        Raises:
+            StoreError: it does not begin at `end`, or is not well-formed.
+        """
+        while trio.current_time() >= self._again_at:
+            try:
+                await self.append(batch)
+            except StoreError as error:
+                if not is_disks(error):
+                    raise
+                self._again_at = trio.current_time() + RETRY_S if is_full(error) else math.inf
+                if not await self._wait_for_room(error):
+                    self._why = str(error)
+                    break
+            else:
+                self._keeper.room.some()
+                return
+        await trio.lowlevel.checkpoint()
+        self._leave_out(batch)
+
+    def hurry(self, within_s: float) -> None:
+        """Wait no longer than that for room, from now on: what does not fit then is left out."""
+        self._patience_ends = self._waiting.deadline = min(self._patience_ends, trio.current_time() + within_s)
+
+    @property
+    def left_out(self) -> list[tuple[int, int, str]]:
+        """What `put` left out: from, to, and why."""
+        return list(self._left_out)
+
+    @property
+    def unsafe_from(self) -> int | None:
+        """What follows may not outlive the machine: the disk did not do it."""
+        return None if self._broken is None else self._durable
+
     def append_nowait(self, batch: Batch, chain: bytes | None = None) -> None:
         """The same, here and now."""
         self._check()
@@ -153,9 +207,8 @@ class RunWriter:
 
         The log is compressed later, by the store. Cancelled before it began: the run goes on; else it is carried out.
 
-        Raises:
-            StoreError: it cannot be written down. For this process the run has ended all the same; when the store is
-                opened next, it is a lost one.
+        If it cannot be written down it is logged, and the store tries again, as long as it is open; for who asks this
+        process the run has ended. The next process finds it in the log.
         """
         await trio.lowlevel.checkpoint()
         if self._finished:
@@ -164,11 +217,11 @@ class RunWriter:
         self._info = attrs.evolve(attrs.evolve(counted, state="complete", suspended=False, ended=time.time()), **end)
         with trio.CancelScope(shield=True):
             try:
-                await self._keeper.ended(self._log, self._info)
-                self._has_result = True
+                await self._keeper.ended(self, self._log)
             finally:
                 self._finished = True
                 self._keeper.grew(self, 0)
+                self._let_go()
                 self._wake()
         return self._info
 
@@ -201,6 +254,11 @@ class RunWriter:
         """Its worker has come back."""
         self._info = attrs.evolve(self._info, suspended=False)
 
+    def written_down(self) -> None:
+        """Its result is in its file."""
+        self._has_result = True
+        self._keeper.grew(self, 0)
+
     def make_safe(self) -> bool:
         """Sync the log, and what lies beside it. Blocks. True: so must the name of its directory be.
 
@@ -210,9 +268,9 @@ class RunWriter:
         is_new, has_result = self._is_new, self._has_result
         if is_new:
             files.sync_file(self._path / files.RUN_FILE)
+        self._log.sync()
         if has_result:
             files.sync_file(self._path / files.RESULT_FILE)
-        self._log.sync()
         if is_new or has_result:
             files.sync_file(self._path)
         self._is_new = False
@@ -224,16 +282,52 @@ class RunWriter:
         if error is not None and self._broken is None:
             self._broken = error
             logger.error("run %s: its log can take no more: %s", self._info.id, error)
+            self._let_go()
         elif self._broken is None and end > self._durable:
             self._durable = end
-            if self._on_durable is not None:
-                self._on_durable(end)
+            self._tell(end)
         self._safer.set()
         self._safer = trio.Event()
 
     def _check(self) -> None:
         if self._broken is not None:
-            raise StoreError(str(self._broken)) from self._broken
+            error = StoreError(str(self._broken))
+            error.errno = EIO
+            raise error from self._broken
+
+    async def _wait_for_room(self, error: StoreError) -> bool:
+        """Whether it is worth a try again."""
+        if not is_full(error):
+            return False
+        self._keeper.room.none(error)
+        if self._keeper.room.policy == "gap":
+            return False
+        with trio.CancelScope(deadline=self._patience_ends) as self._waiting:
+            await trio.sleep(RETRY_S)
+            return True
+        return False
+
+    def _leave_out(self, batch: Batch) -> None:
+        self._log.skip(batch, self._why)
+        match self._left_out:
+            case [*_, (begin, to, why)] if to == batch.start and why == self._why:
+                self._left_out[-1] = begin, batch.end, why
+            case _:
+                logger.error(
+                    "run %s: its log leaves out what follows byte %d: %s", self._info.id, batch.start, self._why
+                )
+                self._left_out.append((batch.start, batch.end, self._why))
+        self._keeper.grew(self, 0)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nobody shall wait for a disk that does not do it: what is there can be forgotten."""
+        if self._broken is not None and (self._finished or self._left_out):
+            self._tell(self.end)
+
+    def _tell(self, offset: int) -> None:
+        if self._on_durable is not None:
+            self._on_durable(offset)
 
     def _appended(self, batch: Batch) -> None:
         self._keeper.grew(self, batch.end - batch.start)

@@ -29,6 +29,9 @@ logger = logging.getLogger("tailrace.master")
 _TITLE_CHARS_MAX: Final = 4096
 """A title is for lists on a screen; the arguments themselves may be megabytes."""
 
+_INTERRUPTED_S: Final = 5.0
+"""How long the end of a run that was interrupted waits for room on the disk."""
+
 _ERRORS_BYTES_MAX: Final = 4096
 """Of a transfer's stderr: the worker says in one line why it failed."""
 
@@ -167,9 +170,14 @@ class RunCommand(AwaitedCommand):
         writer.on_durable(self._on_durable)
 
     async def remote_update(self, updates: Updates) -> None:
-        """Appends to the log. A full disk raises StoreError, which interrupts the command."""
-        await self._writer.append(updates.batch)
+        """Appends to the log. While the disk is full the command waits, or its log has a gap: see `RunWriter.put`."""
+        await self._writer.put(updates.batch)
         self.outcome.note(updates)
+
+    async def interrupt(self, why: str) -> None:
+        """The same; and its end is not to wait for a disk that is full."""
+        self._writer.hurry(_INTERRUPTED_S)
+        await super().interrupt(why)
 
     async def remote_complete(self, failure: RemoteError | ConnectionLost | None = None) -> None:
         """Seals the log and writes the result down; only then has the run ended for who waits."""
@@ -191,11 +199,16 @@ class RunCommand(AwaitedCommand):
     def _columns(self, result: RunResult) -> RunEnd:
         """The part of a result that the catalogue keeps."""
         table = None
+        writer = self._writer
         if result.receipt is not None:
-            table = receipt_table(result.receipt, agrees=not result.damaged, durable=self._writer.durability)
-        end = run_end(self.outcome.values, state=result.state, failure=result.failure, receipt=table)
-        # Where the worker has no word for it.
-        return {**end, "reason": result.reason}
+            agrees = not result.damaged and not writer.left_out
+            table = receipt_table(result.receipt, agrees=agrees, durable=writer.durability)
+            if writer.left_out:
+                table["left_out"] = writer.left_out
+            if writer.unsafe_from is not None:
+                table["unsafe_from"] = writer.unsafe_from
+        values = self.outcome.values | {"failure_reason": result.reason}
+        return run_end(values, state=result.state, failure=result.failure, receipt=table)
 
     def _on_durable(self, offset: int) -> None:
         if self._where is not None:

@@ -25,7 +25,7 @@ from tailrace.limits import Limits
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tailrace.logs import Durability
+    from tailrace.logs import Durability, WhenFull
 
 CONFIG_FILE: Final = "tailrace.toml"
 ACCOUNTS_FILE: Final = "accounts"
@@ -52,6 +52,7 @@ class MasterConfig:
     listen: tuple[str, ...]
     limits: Limits
     durability: Durability = "disk"
+    when_full: WhenFull = "wait"
     certificate: Path | None = None
     key: Path | None = None
 
@@ -115,6 +116,7 @@ def load(directory: Path) -> MasterConfig:
         listen=_listen(path, master),
         limits=_limits(path, table.get("limits", {})),
         durability=_durability(path, master),
+        when_full=_when_full(path, master),
         certificate=certificate,
         key=key,
     )
@@ -232,7 +234,7 @@ def _read_toml(directory: Path) -> dict[str, object]:
 def _master(path: Path, table: object) -> Mapping[str, object]:
     if not isinstance(table, Mapping):
         raise StoreError(f"{path}: master must be a table")
-    if unknown := sorted(table.keys() - {"listen", "durability"}):
+    if unknown := sorted(table.keys() - {"listen", "durability", "when_full"}):
         raise StoreError(f"{path}: unknown name {unknown[0]} in [master]")
     return table
 
@@ -250,6 +252,14 @@ def _durability(path: Path, table: Mapping[str, object]) -> Durability:
             return durability
         case other:
             raise StoreError(f'{path}: durability is "disk" or "relaxed", not {other!r}')
+
+
+def _when_full(path: Path, table: Mapping[str, object]) -> WhenFull:
+    match table.get("when_full", "wait"):
+        case "wait" | "gap" as policy:
+            return policy
+        case other:
+            raise StoreError(f'{path}: when_full is "wait" or "gap", not {other!r}')
 
 
 def _tls(path: Path, table: object) -> tuple[Path | None, Path | None]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-    from tailrace.logs import Durability
+    from tailrace.logs import Durability, WhenFull
 
 logger = logging.getLogger("tailrace.master")
 
@@ -47,12 +47,14 @@ async def open_master(
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
     durability: Durability = "disk",
+    when_full: WhenFull = "wait",
 ) -> AsyncIterator[Master]:
     """Serve a master inside the `async with`: its workers attach, its runs are kept in `state_dir`.
 
     With `state_dir=None` nothing stays on disk. On the way out connections are closed and every run is written down.
     A worker keeps what it sent until it is on the master's disk; with `durability="relaxed"` (and without `state_dir`)
     until the master's kernel has it: then no byte is lost if the master dies, but the last ones if its machine does.
+    While the disk is full runs wait for room; with `when_full="gap"` they go on, and their logs say what they lack.
 
     Raises:
         OSError: an endpoint cannot be listened on; the text says which.
@@ -61,7 +63,7 @@ async def open_master(
     limits = limits or Limits()
     with _unwrapped(), _directory(state_dir) as directory:
         async with (
-            open_store(directory, "relaxed" if state_dir is None else durability) as store,
+            open_store(directory, "relaxed" if state_dir is None else durability, when_full) as store,
             trio.open_nursery() as nursery,
         ):
             identity = await trio.to_thread.run_sync(master_id, directory)

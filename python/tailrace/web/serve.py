@@ -34,7 +34,11 @@ async def serve_master(directory: Path, *, announce: Callable[[str], None]) -> N
     settings = await trio.to_thread.run_sync(config.load, directory)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_master(
-            directory, limits=settings.limits, tls=settings.tls(), durability=settings.durability
+            directory,
+            limits=settings.limits,
+            tls=settings.tls(),
+            durability=settings.durability,
+            when_full=settings.when_full,
         ) as master:
             with open_socket(directory) as listening:
                 # The accounts are read after the socket is there: who adds a worker asks us from now on.

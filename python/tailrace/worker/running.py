@@ -55,7 +55,7 @@ class Job(Protocol):
     async def work(self) -> None:
         """Does the work and writes the end of the journal."""
 
-    async def interrupt(self, why: str) -> None:
+    async def interrupt(self, why: str, *, orphaned: bool = False) -> None:
         """Makes `work` come to its end soon. Harmless when it is over."""
 
     async def aclose(self) -> None:
@@ -102,12 +102,12 @@ class Running:
         finally:
             await self._job.aclose()
 
-    async def interrupt(self, why: str) -> None:
-        """Asks it to end; returns at once. A second time is harmless."""
+    async def interrupt(self, why: str, *, orphaned: bool = False) -> None:
+        """Asks it to end; returns at once. A second time is harmless. `orphaned`: its master does not come back."""
         if not self._stopping.is_set():
             logger.info("%s: interrupted: %s", self.title, why)
             self._stopping.set()
-        await self._job.interrupt(why)
+        await self._job.interrupt(why, orphaned=orphaned)
 
     @property
     def can_detach(self) -> bool:
@@ -157,6 +157,7 @@ class PlainJob:
         self._out = out
         self._note = note
         self._interrupted_rc = interrupted_rc
+        self._reason = "interrupted"
         self._scope = trio.CancelScope()
 
     async def work(self) -> None:
@@ -165,10 +166,11 @@ class PlainJob:
         with self._scope:
             outcome = await _outcome(self._command, self._out)
         if outcome is None:
-            outcome = Outcome(rc=self._interrupted_rc, reason="interrupted")
+            outcome = Outcome(rc=self._interrupted_rc, reason=self._reason)
         await conclude(self._out, outcome, trio.current_time() - started)
 
-    async def interrupt(self, why: str) -> None:
+    async def interrupt(self, why: str, *, orphaned: bool = False) -> None:
+        self._reason = "orphaned" if orphaned else "interrupted"
         self._scope.cancel(reason=why)
         await trio.lowlevel.checkpoint()
 
@@ -205,8 +207,8 @@ class _Supervised:
         self._out = out
         self._returns = returns
 
-    async def interrupt(self, why: str) -> None:
-        await self._out.interrupt(why)
+    async def interrupt(self, why: str, *, orphaned: bool = False) -> None:
+        await self._out.interrupt(why, orphaned=orphaned)
 
     async def aclose(self) -> None:
         with trio.CancelScope(shield=True):

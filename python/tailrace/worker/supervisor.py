@@ -93,13 +93,13 @@ class Supervised:
             await self._wait_answer(running)
         return self.ends_itself
 
-    async def interrupt(self, why: str) -> None:
+    async def interrupt(self, why: str, *, orphaned: bool = False) -> None:
         """Begins to stop the child that runs, in the manner of its `Child`, with all processes that it has started.
 
         Returns at once, done also when it is cancelled; `spawn` returns when the child has ended. Harmless when
-        nothing runs.
+        nothing runs. `orphaned`: that is the `failure_reason` then.
         """
-        self._post({"op": "interrupt", "why": why})
+        self._post({"op": "interrupt", "why": why, "orphaned": orphaned})
         await trio.lowlevel.checkpoint()
 
     @property

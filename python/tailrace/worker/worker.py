@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -221,7 +222,7 @@ class Worker:
     def _orphaned(self, key: CommandKey) -> None:
         running = self.find(key.master, key.command)
         if running is not None:
-            self._nursery.start_soon(running.interrupt, "its master has not come back")
+            self._nursery.start_soon(partial(running.interrupt, "its master has not come back", orphaned=True))
 
     async def _run(self, owner: str, command: str, running: Running) -> None:
         try:

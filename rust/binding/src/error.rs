@@ -1,7 +1,7 @@
 //! Errors of the core as the classes of `tailrace.errors`.
 
-use pyo3::PyErr;
-use pyo3::import_exception;
+use pyo3::prelude::*;
+use pyo3::{PyErr, import_exception};
 use tailrace_core::error::{ProtocolError, UsageError};
 use tailrace_store::StoreError as LogError;
 
@@ -21,5 +21,10 @@ pub(crate) fn local(error: UsageError) -> PyErr {
 
 /// The disk's, or who wrote to it.
 pub(crate) fn store(error: LogError) -> PyErr {
-    StoreError::new_err(error.to_string())
+    let raised = StoreError::new_err(error.to_string());
+    if let Some(number) = error.errno() {
+        // An attribute that the class has: it cannot fail.
+        let _ = Python::attach(|py| raised.value(py).setattr("errno", number));
+    }
+    raised
 }

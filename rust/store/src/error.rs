@@ -52,7 +52,19 @@ pub enum StoreError {
     Usage(String),
 }
 
+/// What is the disk's fault and has no number of its own.
+const EIO: i32 = 5;
+
 impl StoreError {
+    /// What the system calls it, if it is the disk's fault.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => Some(source.raw_os_error().unwrap_or(EIO)),
+            Self::Failed(_) | Self::Damaged { .. } => Some(EIO),
+            Self::Newer { .. } | Self::Record { .. } | Self::Usage(_) => None,
+        }
+    }
+
     /// For `map_err`: which file, and what was tried with it.
     pub(crate) fn io<'a>(verb: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Self + 'a {
         move |source| Self::Io { verb, path: path.to_owned(), source }

@@ -84,6 +84,7 @@ impl LogWriter {
     /// Appends whole records that begin at `start`, which must be where [`LogWriter::next`] is. `chain` is the chain behind them, if the
     /// caller knows it. After an error nothing was appended, and the same may be tried again; after a failed sync nothing can be appended.
     pub fn append(&mut self, records: &[u8], start: u64, chain: Option<[u8; 32]>) -> Result<(), StoreError> {
+        self.live.now().check()?;
         let state = self.state_at(start)?;
         if records.is_empty() {
             return Ok(());
@@ -166,7 +167,6 @@ impl LogWriter {
     /// The state before what begins at `start`, if something may.
     fn state_at(&self, start: u64) -> Result<State, StoreError> {
         let now = self.live.now();
-        now.check()?;
         let state = now.next();
         if self.closed {
             return Err(StoreError::Usage("the log is closed".to_owned()));

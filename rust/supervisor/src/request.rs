@@ -17,7 +17,7 @@ pub(crate) enum Request {
     /// What must keep its order and is answered when it is done.
     Work(i64, Work),
     /// Stop what runs, and start nothing any more.
-    Interrupt(String),
+    Interrupt { why: String, orphaned: bool },
     /// The reader released something.
     Room,
     /// Whether the journal's reader is away, so that what it does not take goes to the disk.
@@ -92,7 +92,10 @@ impl Request {
                 Value::Nil => Work::Finish(None),
                 failure => Work::Finish(Some(pair(&failure).ok_or("failure is not a pair of texts")?)),
             },
-            "interrupt" => return Ok(Self::Interrupt(fields.text("why")?)),
+            "interrupt" => {
+                let (why, orphaned) = (fields.text("why")?, fields.flag("orphaned"));
+                return Ok(Self::Interrupt { why, orphaned });
+            }
             "room" => return Ok(Self::Room),
             "spooling" => return Ok(Self::Spooling(fields.flag("on"))),
             "leave" => return Ok(Self::Leave),

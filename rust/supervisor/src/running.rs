@@ -36,6 +36,8 @@ pub(crate) enum Reason {
     Time,
     Lines,
     Interrupted,
+    /// By its worker, whose master has not come back.
+    Orphaned,
 }
 
 impl Reason {
@@ -45,6 +47,7 @@ impl Reason {
             Self::Time => "timeout",
             Self::Lines => "max_lines_failure",
             Self::Interrupted => "interrupted",
+            Self::Orphaned => "orphaned",
         }
     }
 }

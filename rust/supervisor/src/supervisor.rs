@@ -274,7 +274,7 @@ impl Supervisor {
         if deleted || unused {
             self.leave(now);
         } else if now - self.attached_at > ORPHANED {
-            self.interrupt("no worker has asked for it for a day", now);
+            self.interrupt(Reason::Orphaned, "no worker has asked for it for a day", now);
             self.resting = self.running.is_none();
         }
     }
@@ -346,7 +346,7 @@ impl Supervisor {
 
     fn notice_signals(&mut self, now: Micros) {
         if self.signals.take() {
-            self.interrupt("the supervisor was told to end", now);
+            self.interrupt(Reason::Interrupted, "the supervisor was told to end", now);
         }
         let reaped = family::reap(self.running.as_ref().and_then(Running::pid));
         if let Some(running) = &mut self.running {
@@ -360,7 +360,8 @@ impl Supervisor {
     fn hear(&mut self, message: &[u8], now: Micros) {
         match Request::decode(message) {
             Ok(Request::Work(id, work)) => self.queue.push_back((id, work)),
-            Ok(Request::Interrupt(why)) => self.interrupt(&why, now),
+            Ok(Request::Interrupt { why, orphaned: false }) => self.interrupt(Reason::Interrupted, &why, now),
+            Ok(Request::Interrupt { why, orphaned: true }) => self.interrupt(Reason::Orphaned, &why, now),
             Ok(Request::Room) => {}
             Ok(Request::Spooling(on)) => self.reader_away = on,
             Ok(Request::Leave) => self.leave(now),
@@ -368,12 +369,12 @@ impl Supervisor {
         }
     }
 
-    fn interrupt(&mut self, why: &str, now: Micros) {
+    fn interrupt(&mut self, reason: Reason, why: &str, now: Micros) {
         self.interrupted = true;
         if let Some(running) = &mut self.running {
             let why: String = why.chars().take(WHY_CHARS_MAX).collect();
             let text = if why.is_empty() { "interrupted".to_owned() } else { format!("interrupted: {why}") };
-            running.stop(Reason::Interrupted, &text, &mut self.book, now);
+            running.stop(reason, &text, &mut self.book, now);
         }
     }
 
