@@ -17,10 +17,14 @@ import trio.testing
 import tailrace.worker
 from tailrace._core import Journal, Ledger
 from tailrace.errors import LocalProtocolError
+from tailrace.link.resume import CommandKey
+from tailrace.worker.label import Label
 from tailrace.worker.supervisor import LogFile, SupervisorLost
 from tailrace.worker.supervisors import open_supervisors
 
 from .supervised import alive, child, descendants, python, reading, shell, ticks
+
+KEY = CommandKey(master="m", command="1", builder="b", name="shell", digest=bytes(32))
 
 
 @pytest.fixture
@@ -704,3 +708,50 @@ class TestTheDaemonsDeath:
         async with open_supervisors(tmp_path / "s"):
             assert list((tmp_path / "s").iterdir()) == []
             await wait_until(lambda: not any(map(alive, [orphan, *family])))
+
+    async def test_the_next_daemon_goes_on_with_what_was_labelled(self, tmp_path):
+        script = "echo before; while ! test -e go; do sleep 0.01; done; echo after; exit 9"
+        async with open_supervisors(tmp_path / "s") as supervisors, trio.open_nursery() as nursery:
+            first = await supervisors.start("build", Label.of(KEY, 3.0))
+            nursery.start_soon(first.spawn, shell(script, tmp_path))
+            await wait_until(lambda: first.ends_itself and first.journal.end > 0)
+            first.detach()
+            nursery.cancel_scope.cancel()
+        async with open_supervisors(tmp_path / "s") as supervisors:
+            (left,) = supervisors.left
+            assert (left.label.key, left.label.term_s) == (KEY, 3.0)
+            async with reading(left.supervised) as reader:
+                (tmp_path / "go").touch()
+                assert await left.supervised.rejoin()
+            assert left.supervised.pid == first.pid
+            assert reader.text("stdout") == "before\nafter\n"
+            assert reader.updates["rc"] == 9
+            assert reader.agrees()
+
+    async def test_the_next_daemon_ends_what_had_not_begun(self, tmp_path):
+        async with open_supervisors(tmp_path / "s") as supervisors:
+            first = await supervisors.start("build", Label.of(KEY, 0.0))
+            await first.append("header", b"sh -c ...\n")
+            first.detach()
+        async with open_supervisors(tmp_path / "s") as supervisors:
+            (left,) = supervisors.left
+            async with reading(left.supervised) as reader:
+                assert not await left.supervised.rejoin()
+                await left.supervised.finish(("WorkerRestarted", "so it was"))
+            assert reader.failure == ("WorkerRestarted", "so it was")
+            assert reader.text("header") == "sh -c ...\n"
+
+    async def test_the_exit_of_a_child_that_an_earlier_daemon_has_started_is_not_taken_for_a_new_ones(self, tmp_path):
+        async with open_supervisors(tmp_path / "s") as supervisors, trio.open_nursery() as nursery:
+            first = await supervisors.start("build", Label.of(KEY, 0.0))
+            nursery.start_soon(
+                first.spawn, shell("echo; while ! test -e go; do sleep 0.01; done", tmp_path, final=False)
+            )
+            await wait_until(lambda: first.journal.end > 0)
+            first.detach()
+            nursery.cancel_scope.cancel()
+        async with open_supervisors(tmp_path / "s") as supervisors:
+            (left,) = supervisors.left
+            (tmp_path / "go").touch()
+            assert not await left.supervised.rejoin()
+            assert (await left.supervised.spawn(shell("exit 4", tmp_path))).rc == 4

@@ -66,7 +66,8 @@ class Supervised:
         self._greeted = trio.Event()
         self._grown = trio.Event()
         self._gone = trio.Event()
-        self._is_spooling = False
+        # Of one that an earlier daemon has started it is not known.
+        self._is_spooling: bool | None = False if pid else None
         self._ends_itself = False
         self._leaving = False
         self._died = False
