@@ -54,7 +54,7 @@ SEND_BYTES = 256 * 1024
 # a moment, so that a line is seen well within 50 ms. First lines do not wait at all.
 GATHER_FROM_BYTES = 16 * 1024
 GATHER_BYTES = 1024 * 1024
-GATHER_S = 0.025
+GATHER_S = 0.04
 # The wire allows 1,024 unanswered calls; the rest waits here.
 CALLS_MAX = 1000
 # The wire allows 16 unanswered pings (PROTOCOL.md section 8).
