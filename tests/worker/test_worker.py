@@ -83,7 +83,8 @@ async def test_a_worker_outlives_a_supervisor(desk):
 async def test_a_command_that_does_not_end_is_given_up(desk, monkeypatch):
     monkeypatch.setattr("tailrace.worker.running.STOP_S", 0.05)
 
-    async def do_nothing(_self, _why):
+    async def do_nothing(_self, _why, *, orphaned):
+        del orphaned
         await trio.lowlevel.checkpoint()
 
     monkeypatch.setattr(Supervised, "interrupt", do_nothing)
