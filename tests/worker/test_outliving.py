@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import trio
@@ -50,6 +50,11 @@ async def farm(tmp_path, nursery):
     async with listening(tmp_path, nursery) as farm:
         create_worker(farm.basedir, masters=[farm.listener.endpoint], name="w", secret="s")
         yield farm
+    # A worker that was killed too soon has left what its master has not said it has.
+    for supervisor in _supervisors_in(farm):
+        for pid in [*descendants(supervisor), supervisor]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
