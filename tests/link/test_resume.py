@@ -556,7 +556,7 @@ async def test_a_master_that_fails_to_say_is_asked_again():
         assert impl.raw == b"one\n"
 
 
-@pytest.mark.parametrize("what", ["another chain", "forgotten", "beyond"])
+@pytest.mark.parametrize("what", ["another chain", "forgotten", "beyond", "in between"])
 async def test_a_prefix_that_is_another_is_noticed(what):
     """Not only by its length: a run that does not begin as the worker wrote it is damaged, and goes on all the same."""
     journal = a_journal(b"one\n", b"two\n", b"three\n")
@@ -569,7 +569,7 @@ async def test_a_prefix_that_is_another_is_noticed(what):
         journal.release(second.end)
         left = b"three\n"
     else:
-        offset = journal.end + 100
+        offset = journal.end + 100 if what == "beyond" else first.end + 1
     impl = Recorder()
     async with bench() as b:
         b.master = Restarted(Resume(impl, offset, chain))
@@ -579,7 +579,7 @@ async def test_a_prefix_that_is_another_is_noticed(what):
         await adopted(b, journal)
         await b.attach()
         failure = await impl.wait_done()
-        if what == "beyond":
+        if what in ("beyond", "in between"):
             assert isinstance(failure, ConnectionLost)
             assert "Damaged" in failure.text
         else:

@@ -45,15 +45,19 @@ def free_port() -> int:
 class Campaign:
     """A farm with one worker, which may reach its master through a proxy."""
 
-    def __init__(self, directory: Path, *, proxied: bool) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.farm = Farm(directory, f"tailrace://127.0.0.1:{free_port()}")
+        self.proxy: ProxyProcess | None = None
+
+    def begin(self, *, proxied: bool) -> None:
         self.farm.master.stop()
         self._limit(self.farm.state)
         self.farm.master = self.farm.serve_master()
-        self.proxy = ProxyProcess(self.farm.urls[0].partition("://")[2]) if proxied else None
+        if proxied:
+            self.proxy = ProxyProcess(self.farm.urls[0].partition("://")[2])
         url = f"tailrace://{self.proxy.address}" if self.proxy else self.farm.urls[0]
-        self.home = directory / "w1"
+        self.home = self.directory / "w1"
         secret = self.farm.add_account("w1")
         self.farm.tailrace("worker", "create", self.home, "--master", url, "--name", "w1", "--secret-file", secret)
         self._limit(self.home)
@@ -139,8 +143,9 @@ def cut_on_and_on(campaign: Campaign, cuts: int, apart: int, done: threading.Eve
 
 
 def cut_a_log(directory: Path, size: int, cuts: int, speed: float) -> None:
-    campaign = Campaign(directory, proxied=True)
+    campaign = Campaign(directory)
     try:
+        campaign.begin(proxied=True)
         run = campaign.start_log(size, speed)
         made = cut_on_and_on(campaign, cuts, size // (cuts + 2), threading.Event())
         assert made == cuts
@@ -162,8 +167,9 @@ def test_a_log_whose_network_is_cut_a_thousand_times(tmp_path):
 
 
 def kill_and_kill(directory: Path, size: int, kills: int, speed: float) -> None:
-    campaign, chance = Campaign(directory, proxied=False), random.Random(11)
+    campaign, chance = Campaign(directory), random.Random(11)
     try:
+        campaign.begin(proxied=False)
         run = campaign.start_log(size, speed)
         for _ in range(kills):
             time.sleep(chance.uniform(0, 2 * size / speed / kills))
@@ -187,14 +193,15 @@ def test_a_log_whose_master_and_worker_are_killed_a_hundred_times(tmp_path):
 
 
 def cut_transfers(directory: Path, size: int, cuts: int) -> None:
-    campaign = Campaign(directory, proxied=True)
-    proxy = campaign.proxy
-    assert proxy is not None
+    campaign = Campaign(directory)
     source, back = directory / "source", directory / "back"
     with source.open("wb") as file:
         for _ in range(size // MIB):
             file.write(random.randbytes(MIB))
     try:
+        campaign.begin(proxied=True)
+        proxy = campaign.proxy
+        assert proxy is not None
         for way, command in (
             ("down", ["put", str(source), "w1:there"]),
             ("up", ["get", "w1:there", str(back)]),

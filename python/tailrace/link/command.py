@@ -98,6 +98,11 @@ class Command:
         self._final: int | None = None
         self._completed = False
 
+    @property
+    def completed(self) -> bool:
+        """`remote_complete` has returned: only that it is safe may be waited for."""
+        return self._completed
+
     def begin_at(self, offset: int, chain: bytes) -> None:
         """Before `run`: it was started by an earlier process, which had everything before `offset` safe."""
         self._ledger = Ledger.resumed(offset, chain)

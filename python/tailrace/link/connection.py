@@ -89,6 +89,7 @@ class Connection:
         self._subscriptions: list[Subscription] = []
         self._nursery: trio.Nursery | None = None
         self._accepted = False
+        self._freed = trio.Event()
         self._reunion = Reunion(self, self._line, self._commands)
         self.draining = False
         """The worker wants to end. It is shut down as soon as no command runs: better start none."""
@@ -291,6 +292,13 @@ class Connection:
         self._peer = peer
         await self._line.resume(pump)
 
+    async def wait_settled(self) -> None:
+        """Wait until the worker can be told of every command that is over that it is safe. Cancellation changes
+        nothing."""
+        await trio.lowlevel.checkpoint()
+        while any(command.completed for command in self._commands.values()):
+            await self._freed.wait()
+
     def refuse(self, reason: str, text: str) -> None:
         """The master does not take it. The worker's dial raises `LoginRefused(reason, text)`."""
         self._line.close(reason, ConnectionClosed(f"refused ({reason}): {text}"), text)
@@ -376,6 +384,8 @@ class Connection:
         """Its id can be used again."""
         if self._commands.get(command.id) is command:
             del self._commands[command.id]
+            self._freed.set()
+            self._freed = trio.Event()
         if self.draining and not self._commands:
             self._shut_down()
 

@@ -258,6 +258,8 @@ class Holding(JournalSink):
             raise RemoteError("Damaged", f"the journal ends at {end}, and the master has it up to {request.next}")
         if request.next < begin:
             return begin, False
+        if chain is None:
+            raise RemoteError("Damaged", f"no record of the journal begins at {request.next}")
         return request.next, chain == request.chain
 
     def _resume_upload(self, pump: Pump, offset: int | None) -> None:

@@ -34,6 +34,9 @@ _CLOSING_S: Final = 5.0
 """How long runs may take to be written down when the master stops. Each needs a sync or two of a busy disk."""
 
 
+_SETTLING_S: Final = 1.0
+"""How long a disk may take for the last runs, so that their workers need not keep them for the next process."""
+
 _BUILDERS_MAX: Final = 500
 """A worker on Perspective Broker can have a thousand (1,024 references); those that come later need room too."""
 
@@ -199,6 +202,9 @@ class Master:
         for impl in self._live.values():
             impl.outcome.parting = "the master stopped"
             impl.outcome.goes_on = self.keeps_runs and impl.outlives_connection
+        with trio.move_on_after(_SETTLING_S):
+            for connection in list(self.roster.values()):
+                await connection.wait_settled()
         for connection in list(self.roster.values()):
             connection.loseConnection()
         while self._live:
