@@ -240,7 +240,7 @@ MASTER = """
 async def test_what_was_said_to_be_safe_is_there_after_kill_9(tmp_path):
     random_ = random.Random(4)
     safe = 0
-    for _ in range(10):
+    for _ in range(6):
         process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(MASTER), tmp_path], stdout=subprocess.PIPE)
         try:
             process.stdout.readline()
