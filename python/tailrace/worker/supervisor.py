@@ -247,10 +247,12 @@ class Supervised:
         """Until the connection ends. True: it should not have."""
         received = bytearray()
         try:
-            while data := await self._socket.recv(RECEIVE_BYTES):
-                received += data
-                for message in _messages(received):
-                    self._hear(cast("Mapping[str, Value]", decode_value(message)))
+            # Not cancelled: it ends with the supervisor, or with `detach`, and until then `aclose` has something to say.
+            with trio.CancelScope(shield=True):
+                while data := await self._socket.recv(RECEIVE_BYTES):
+                    received += data
+                    for message in _messages(received):
+                        self._hear(cast("Mapping[str, Value]", decode_value(message)))
         except (OSError, trio.ClosedResourceError):
             pass
         self._outbox.clear()
