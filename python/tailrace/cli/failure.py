@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from tailrace.errors import TailraceError
+from tailrace.errors import LocalProtocolError, TailraceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,15 @@ def explain(error: BaseException) -> int:
     first = found[0]
     say(one_line(f"a fault of Tailrace: {type(first).__name__}: {first}; TAILRACE_TRACEBACK=1 shows where"))
     return OURS
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """What was typed is looked at: what is wrong with it is a matter of usage."""
+    try:
+        yield
+    except LocalProtocolError as error:
+        raise Failure(str(error), code=USAGE) from error
 
 
 def say(line: str) -> None:

@@ -12,7 +12,7 @@ from tailrace.link.endpoint import Endpoint
 from tailrace.master import config
 
 from .buildbot_line import buildbot_line
-from .failure import Failure
+from .failure import Failure, usage
 from .settings import Settings, Told
 from .show import print_json
 from .streams import announce, write_at_once
@@ -32,7 +32,8 @@ def create(directory: Path, /, *, listen: Sequence[str] = (), told: Told) -> int
     listen
         Where workers attach; default tailrace://127.0.0.1:7117. May be given several times; port 0 is any free one.
     """
-    endpoints = [Endpoint.parse(url) for url in listen]
+    with usage():
+        endpoints = [Endpoint.parse(url) for url in listen]
     config.create_master(directory, listen or [config.DEFAULT_ENDPOINT])
     lines = {str(endpoint): line for endpoint in endpoints if (line := buildbot_line(endpoint)) is not None}
     if told.json:

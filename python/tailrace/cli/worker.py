@@ -9,7 +9,7 @@ from tailrace.link.endpoint import Endpoint
 from tailrace.worker.config import create_worker
 
 from .buildbot_tac import read_buildbot_tac
-from .failure import USAGE, Failure
+from .failure import USAGE, Failure, usage
 
 _SECRET_BYTES_MAX = 4096
 """A file that is longer is another file."""
@@ -62,7 +62,8 @@ def create(
         ]
         raise Failure(f"{', '.join(missing)} must be given", "or --buildbot-tac FILE", code=USAGE)
     for url in master:
-        endpoint = Endpoint.parse(url)
+        with usage():
+            endpoint = Endpoint.parse(url)
         if endpoint.transport != "unix" and endpoint.port == 0:
             raise Failure(f"{url}: port 0 is nobody's", "give the port that `master serve` prints", code=USAGE)
     if secret_file is not None:

@@ -247,7 +247,7 @@ class Supervised:
         """Until the connection ends. True: it should not have."""
         received = bytearray()
         try:
-            # Not cancelled: it ends with the supervisor, or with `detach`, and until then `aclose` has something to say.
+            # Not cancelled: it ends with the supervisor, or with `detach`. Until then `aclose` has something to say.
             with trio.CancelScope(shield=True):
                 while data := await self._socket.recv(RECEIVE_BYTES):
                     received += data
