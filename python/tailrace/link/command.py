@@ -267,10 +267,17 @@ class Command:
             if not part.complete:
                 yield part
             elif part.end == batch.end and part.receipt() is None:
-                self._held = part
+                self._hold(part)
             else:
                 yield Batch.parse(batch.raw[part.start - batch.start :], part.start)
                 return
+
+    def _hold(self, part: Batch) -> None:
+        """Wait for the receipt. What is held must not use up the credit that lets the receipt pass."""
+        self._held = part
+        if self._counts:
+            self._taken = part.end
+            self._settle()
 
     async def _show(self, part: Batch) -> None:
         """To the Impl, and give credit back when it has returned."""

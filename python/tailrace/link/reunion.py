@@ -56,6 +56,7 @@ class Reunion:
         self._commands = commands
         self._held: tuple[int, Held] | None = None
         self._said = trio.Event()
+        self._one_at_a_time = trio.Lock()
 
     def on_held(self, call: int, held: Held) -> bool:
         """The worker says what it holds. Whether it may: once in a session."""
@@ -95,7 +96,7 @@ class Reunion:
             why = str(error) or "it does not answer"
             self._line.break_off(ConnectionLost(f"{self._host.workerName} cannot go on: {why}"))
             return
-        if pump is self._line.pump:
+        if pump is self._line.pump and pump.why is None:
             log.info("%s is back", self._host.workerName)
             self._line.ready()
 
@@ -112,6 +113,11 @@ class Reunion:
     async def _agree(self, pump: Pump) -> None:
         call, held = await self._wait_held()
         pump.reply(call, None)
+        # A session may break, and the next one come, while the master is still asked what it knows of a command.
+        async with self._one_at_a_time:
+            await self._go_through(pump, held)
+
+    async def _go_through(self, pump: Pump, held: Held) -> None:
         unheard = dict(self._commands)
         for entry in held.commands:
             if (command := unheard.pop(entry.command, None)) is not None:

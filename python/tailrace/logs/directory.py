@@ -109,6 +109,12 @@ def make_run(directory: Path, info: RunInfo) -> Path:
     return path
 
 
+def describe(path: Path, info: RunInfo) -> None:
+    """Write down what was started, if the machine's death has taken that away."""
+    if _read(path / RUN_FILE) is None:
+        _replace(path / RUN_FILE, to_json(info) + "\n")
+
+
 def write_result(path: Path, info: RunInfo) -> None:
     """Write down how a run ended. A process that dies leaves all of it, or nothing; the machine, perhaps a torn file,
     until the next commit: then the log tells it again, or the run is a lost one.
@@ -149,16 +155,8 @@ def sync_file(path: Path) -> None:
 def read_run(path: Path) -> RunInfo:
     """What a run's directory says that it is. One that says nothing readable is a lost run, and its title tells so."""
     for name in (RESULT_FILE, RUN_FILE):
-        try:
-            with (path / name).open(encoding="utf-8") as file:
-                info = from_json(file.read(_RUN_FILE_BYTES_MAX))
-            if info.id == path.name:
-                return info
-            logger.warning("%s is of another run, %s", path / name, info.id)
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            logger.warning("%s cannot be read: %s", path / name, error)
+        if (info := _read(path / name)) is not None:
+            return info
     started = path.stat().st_mtime
     title = "(its description was damaged)"
     return RunInfo(id=path.name, worker="", builder=None, command="", title=title, started=started, state="lost")
@@ -168,6 +166,20 @@ def last_change(path: Path) -> float:
     """When a run's log grew last."""
     with os.scandir(path) as entries:
         return max((entry.stat().st_mtime for entry in entries), default=path.stat().st_mtime)
+
+
+def _read(path: Path) -> RunInfo | None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            info = from_json(file.read(_RUN_FILE_BYTES_MAX))
+        if info.id == path.parent.name:
+            return info
+        logger.warning("%s is of another run, %s", path, info.id)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be read: %s", path, error)
+    return None
 
 
 def _replace(path: Path, text: str) -> None:

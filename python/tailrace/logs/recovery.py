@@ -28,7 +28,7 @@ def recover(directory: Path, catalog: Catalog, durability: Durability) -> list[t
     missing = files.run_ids(directory) - catalog.ids()
     found = [files.read_run(files.run_directory(directory, run_id)) for run_id in missing]
     # What a run's directory says is older than the catalogue never, and younger after the machine's death.
-    found += [files.read_run(files.run_directory(directory, info.id)) for info in catalog.running()]
+    found += [_found(directory, info) for info in catalog.running()]
     known = {info.id for info in found}
     # Logs that ended so lately that they are not sealed may not have been on the disk when the machine died.
     found += [catalog.find(run_id) for run_id in catalog.unsealed(-1) if run_id not in known]
@@ -48,27 +48,63 @@ def rebuild(directory: Path, catalog: Catalog) -> None:
     catalog.replace_all(infos)
 
 
+def _found(directory: Path, info: RunInfo) -> RunInfo:
+    """A run that was running, as its directory has it; as the catalogue has it, if that says nothing readable."""
+    path = files.run_directory(directory, info.id)
+    found = files.read_run(path) if path.is_dir() else info
+    return found if found.worker else info
+
+
 def _recover_run(directory: Path, info: RunInfo, durability: Durability) -> tuple[RunInfo, LogWriter | None]:
     """A run as its log has it. None: it has ended."""
     path = files.run_directory(directory, info.id)
     if info.state != "running" and info.receipt is None:
         return info, None
+    if not path.is_dir():
+        return _from_its_begin(directory, info)
     try:
         # Cut to the last good record.
         log = LogWriter.recover(str(path))
         reader = log.reader()
         if not reader.is_ended() and not left_out(info):
+            files.describe(path, info)
             return attrs.evolve(info, state="running", suspended=True, ended=None), log
         log.close()
-        if info.state != "running":
-            return info, None
-        return _end(path, with_totals(info, log.totals()), **replay(reader).end(durability)), None
+        if info.state == "running":
+            info = _end(path, with_totals(info, log.totals()), **replay(reader).end(durability))
+        else:
+            # Perhaps the catalogue alone knew that.
+            files.write_result(path, info)
+        _make_safe(log, path)
+        return info, None
     except StoreError as error:
         logger.warning("the log of run %s cannot be recovered: %s", info.id, error)
         if info.state != "running":
             return info, None
         failure = ("StoreError", f"the master stopped before the run ended, and {error}")
         return _end(path, info, state="lost", failure=failure), None
+
+
+def _make_safe(log: LogWriter, path: Path) -> None:
+    """Its worker is told to forget it as soon as it comes: from then on the disk has the only copy."""
+    log.sync()
+    files.sync_run(path)
+    for names in (path, path.parent):
+        files.sync_file(names)
+
+
+def _from_its_begin(directory: Path, info: RunInfo) -> tuple[RunInfo, LogWriter]:
+    """The catalogue alone was on the disk when the machine died: then the worker holds all of the run still."""
+    info = RunInfo(
+        id=info.id,
+        worker=info.worker,
+        builder=info.builder,
+        command=info.command,
+        title=info.title,
+        started=info.started,
+        suspended=True,
+    )
+    return info, LogWriter.create(str(files.make_run(directory, info)))
 
 
 def _end(path: Path, info: RunInfo, **end: Unpack[RunEnd]) -> RunInfo:
