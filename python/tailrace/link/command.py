@@ -107,6 +107,8 @@ class Command:
         """Before `run`: it was started by an earlier process, which had everything before `offset` safe."""
         self._ledger = Ledger.resumed(offset, chain)
         self._journal.taken = self._shown = self._taken = self._durable = offset
+        # Said in the first session: a worker whose ring is full of it waits for that alone.
+        self._journal.settle(offset, offset)
         self.answered.set()
 
     # what the connection says
@@ -116,6 +118,11 @@ class Command:
         flow = self._journal if opened.role == "journal" else self._upload if opened.role == "upload" else None
         if flow is None or flow.is_open:
             self._line.pump.refuse(opened, f"LocalProtocolError: command {self.id} takes no {opened.role}")
+            return
+        if flow is self._journal and opened.offset < flow.taken:
+            # PROTOCOL.md section 9: at `next`, or behind what the worker has forgotten.
+            text = f"the journal of command {self.id} goes back to {opened.offset}, from {flow.taken}"
+            self._line.breach(RemoteProtocolError(text))
             return
         if flow is self._journal and opened.offset != flow.taken:
             self._jump(opened.offset)
