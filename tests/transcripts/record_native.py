@@ -125,6 +125,52 @@ def credit() -> Recorder:
     return recorder
 
 
+def resume() -> Recorder:
+    """The second session of a worker: a journal and two transfers go on, a command is forgotten, one cannot go on."""
+    recorder = log_in()
+    journal = Journal()
+    journal.append("stdout", b"said before\n", 1_700_000_000_000_000, 5)
+    first = journal.batch(0, 1 << 20)
+    assert first is not None
+    begun, chain = first.end, journal.chain_at(first.end)
+    journal.append("stdout", b"said meanwhile\n", 1_700_000_001_000_000, 1_000_005)
+    journal.update({"rc": 0})
+    journal.finish()
+
+    def held(command: str, state: str) -> dict:
+        known = {"command": command, "builder": "b", "name": "shell", "begin": 0, "end": journal.end}
+        return known | {"chain": journal.chain_at(journal.end), "state": state}
+
+    said = [held("c-1", "complete"), held("c-2", "running"), held("c-3", "running")]
+    recorder.do("worker", "call", "held", {"commands": said})
+    recorder.do("master", "reply", 0, None)
+    recorder.do("master", "call", "resumeCommand", {"command": "c-1", "next": begun, "chain": chain, "upload": 1005})
+    recorder.do("worker", "reply", 0, {"offset": begun, "agrees": True, "download": 0})
+    recorder.do("master", "call", "forgetCommand", {"command": "c-2"})
+    recorder.do("worker", "reply", 1, None)
+    recorder.do("master", "call", "resumeCommand", {"command": "c-3", "next": 1 << 40, "chain": bytes(32)})
+    recorder.do("worker", "fail", 2, "Damaged", "the journal ends before")
+    upload = recorder.do("worker", "open", "upload", "c-1", 1005)
+    recorder.do("worker", "write", upload, close_record(1000, b"\x07" * 32))
+    recorder.do("worker", "end", upload)
+    end = recorder.take("master", upload, 1 << 20)
+    recorder.do("master", "settle", upload, end, end)
+    download = recorder.do("master", "open", "download", "c-1", 0)
+    recorder.do("master", "reset", download, "master restarted")
+    stream = recorder.do("worker", "open", "journal", "c-1", begun)
+    # What is safe is stated anew, also of what came before.
+    recorder.do("master", "settle", stream, begun, begun)
+    rest = journal.batch(begun, 1 << 20)
+    assert rest is not None
+    recorder.do("worker", "write", stream, bytes(rest.raw))
+    recorder.do("worker", "end", stream)
+    end = recorder.take("master", stream, 1 << 20)
+    recorder.do("master", "ended", stream)
+    recorder.do("master", "settle", stream, end, end)
+    recorder.do("worker", "close", "away", "")
+    return recorder
+
+
 def large_messages() -> Recorder:
     recorder = log_in()
     recorder.do("master", "call", "startCommand", {"args": {"patch": b"p" * 100_000, "level": 1}})
@@ -156,6 +202,7 @@ CONVERSATIONS: tuple[Callable[[], Recorder], ...] = (
     command,
     transfers,
     credit,
+    resume,
     large_messages,
     optional_frames,
     protocol_error,
