@@ -13,6 +13,7 @@ from tailrace.limits import Limits
 from tailrace.link.listener import Listener
 from tailrace.logs import LogStore
 from tailrace.master import Master, open_master
+from tailrace.master.result import RunResult
 from tailrace.master.runs import Run
 
 from .disk import Disk
@@ -73,6 +74,17 @@ class MasterMachine:
             self._oracle.accepted.add(run.id)
             return run
         assert client.cancelled_caught
+        return None
+
+    async def transfer(self, command: str, args: dict[str, object]) -> RunResult | None:
+        """A transfer to its end; None: nobody knows, since the master died."""
+        with self._client():
+            master = await self._wait_master()
+            try:
+                await master.wait_for_worker(NAME)
+                return await (await master.transfer(NAME, command, args)).wait()
+            except TailraceError:
+                await trio.sleep(0.1)
         return None
 
     async def interrupt(self, run_id: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from unittest import mock
 
 from tailrace.link.command import Command
+from tailrace.link.flow import Outflow
 from tailrace.link.holdings import Holding, Holdings
 from tailrace.link.stream import Incoming
 from tailrace.logs.writer import RunWriter
@@ -83,6 +84,14 @@ def a_start_is_not_remembered() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def a_sender_forgets_too_early() -> Iterator[None]:
+    """Who sends a file forgets what it has sent, and not what was taken."""
+    real = Outflow._forget
+    with mock.patch.object(Outflow, "_forget", lambda self, taken: real(self, self._end)):
+        yield
+
+
 MUTATIONS: dict[str, Mutation] = {
     mutation.__name__: mutation
     for mutation in (
@@ -92,5 +101,6 @@ MUTATIONS: dict[str, Mutation] = {
         resumed_at_the_wrong_offset,
         a_batch_is_delivered_twice,
         a_start_is_not_remembered,
+        a_sender_forgets_too_early,
     )
 }

@@ -31,6 +31,7 @@ class Oracle:
     _completed: WeakSet[object] = attrs.field(factory=WeakSet)
     power_cuts: int = 0
     stored_bytes: int = 0
+    transfers: int = 0
     promised: trio.Event = attrs.field(factory=trio.Event)
     """Set whenever something more is said to be durable: the worst moment for a power cut."""
     problems: list[str] = attrs.field(factory=list)
@@ -85,6 +86,17 @@ class Oracle:
         child = self.children.get(run)
         if child is not None and (child.acknowledged or (run in self.accepted and not self.power_cuts)):
             self._broken(f"run {run} was lost, of which {child.acknowledged} bytes were durable")
+
+    def transferred(self, same: bool, what: str) -> None:
+        """A file arrives as it was, each byte once, and is closed once, when all of it is there."""
+        if not same:
+            self._broken(f"the {what} is not what was sent")
+
+    def transfer_ended(self, rc: int | None, disturbed: bool) -> None:
+        """A transfer outlives every network; only the death of a process ends it."""
+        self.transfers += 1
+        if rc != 0 and not disturbed:
+            self._broken(f"a transfer ended with {rc}, and nobody had died")
 
     def parted(self, why: Exception) -> None:
         """Networks break; the peers never break the protocol, of which credit is a part."""

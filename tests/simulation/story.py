@@ -24,10 +24,13 @@ from .master import MasterMachine
 from .network import FAULTS, Network, Weather
 from .oracle import Broken, Oracle
 from .order import ordered
+from .transfer import Download, Upload, content
 from .worker import WorkerMachine
 
 # When faults have stopped, everything ends within this: virtual seconds.
 PROGRESS_S = 600.0
+# And after that nothing is under way any more.
+SETTLED_S = 10.0
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +53,7 @@ class Report:
     sessions: int
     connections: int
     stored_bytes: int
+    transfers: int
     virtual_s: float
     lives: int
 
@@ -110,6 +114,7 @@ class Story:
             sessions=self.worker.sessions,
             connections=self.connections,
             stored_bytes=self._oracle.stored_bytes,
+            transfers=self._oracle.transfers,
             virtual_s=trio.current_time() - begun,
             lives=self.master.lives,
         )
@@ -156,7 +161,24 @@ class Story:
         """A user: one run after another, some of which are interrupted."""
         while self._faults > 0:
             await trio.sleep(self._rng.random())
-            await self._run_once()
+            if self._rng.random() < 0.3:
+                await self._transfer_once()
+            else:
+                await self._run_once()
+
+    async def _transfer_once(self) -> None:
+        rng = self._rng
+        seed, size = rng.randrange(1 << 30), rng.choice((0, 1, 5_000, 30_000))
+        lives = self.master.lives, self.worker.lives
+        args: dict[str, object] = {"seed": seed, "size": size}
+        if rng.random() < 0.5:
+            args["writer"] = Upload(self._oracle, content(seed, size))
+            result = await self.master.transfer("uploadFile", args)
+        else:
+            args["reader"] = Download(content(seed, size))
+            result = await self.master.transfer("downloadFile", args)
+        if result is not None:
+            self._oracle.transfer_ended(result.rc, (self.master.lives, self.worker.lives) != lives)
 
     async def _run_once(self) -> None:
         rng = self._rng
@@ -212,6 +234,7 @@ class Story:
                 raise Broken(f"run {info.id} does not verify: {info}, {verified.problems}")
             if verified.bytes != len(child.truth):
                 raise Broken(f"run {info.id}: {verified.bytes} bytes of {len(child.truth)} are there")
+        await trio.sleep(SETTLED_S)
         for connection in self.master.connections:
             counted = connection.statistics()
             if counted.commands or counted.streams:

@@ -14,6 +14,7 @@ from tailrace.link.holdings import Holdings
 from .child import Child, Source
 from .network import Network
 from .oracle import Oracle
+from .transfer import download, upload
 
 NAME, SECRET = "w1", "a secret of the simulation"
 
@@ -24,6 +25,7 @@ class WorkerMachine:
     def __init__(
         self, network: Network, oracle: Oracle, rng: random.Random, limits: Limits, world: trio.Nursery
     ) -> None:
+        self.lives = 0
         self.sessions = 0
         """Connections that came as far as the login."""
         self.children: list[Child] = []
@@ -39,6 +41,7 @@ class WorkerMachine:
     async def run(self) -> None:
         """One daemon after another."""
         while True:
+            self.lives += 1
             self._daemon = daemon = Daemon(self, self._network, self._oracle, self._rng, self._limits)
             with trio.CancelScope() as self._scope:
                 await daemon.run()
@@ -143,6 +146,12 @@ class Daemon:
     async def startCommand(self, builder, command, name, args, proxy) -> None:
         await trio.lowlevel.checkpoint()
         if not self.alive:
+            return
+        if name == "uploadFile":
+            self._nursery.start_soon(upload, args, proxy)
+            return
+        if name == "downloadFile":
+            self._nursery.start_soon(download, args, proxy, self._oracle)
             return
         if name != "shell":
             raise UnknownCommand(f"there is no command {name!r}")

@@ -183,6 +183,9 @@ class Outflow(_Flow):
         stream.on_error = self._on_stream_failure
         if self._reset is not None:
             stream.reset(self._reset)
+        elif self._done:
+            # Nobody drives it any more, and the peer may not know that all of it has arrived.
+            stream.end()
         self._change()
 
     def suspend(self) -> None:
