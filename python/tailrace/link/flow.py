@@ -8,7 +8,7 @@ session that ends is nothing to that task but a pause; who owns the flow says wh
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from tailrace.messages import StreamProgress
 
 Failure = RemoteError | ConnectionLost
+StreamT = TypeVar("StreamT", "Incoming", "Outgoing")
 
 
-class _Flow:
+class _Flow(Generic[StreamT]):
     """What both ends have: the stream of the present session, if there is one, and why there will be none."""
 
     def __init__(self) -> None:
@@ -32,7 +33,17 @@ class _Flow:
         """Why it is over, if it failed."""
         self.scope = trio.CancelScope()
         """Cancelled when it fails: run in it what must not go on then."""
+        self._stream: StreamT | None = None
         self._changed = trio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """It has a stream in this session."""
+        return self._stream is not None
+
+    def suspend(self) -> None:
+        """The session is over."""
+        self._stream = None
 
     def fail(self, error: Failure) -> None:
         """It is over, and not well."""
@@ -46,33 +57,31 @@ class _Flow:
         if isinstance(error, RemoteError):
             self.fail(error)
 
+    async def _wait_stream(self) -> StreamT:
+        while True:
+            if self.error is not None:
+                raise self.error
+            if self._stream is not None:
+                return self._stream
+            await self._changed.wait()
+
     def _change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
 
 @final
-class Inflow(_Flow):
+class Inflow(_Flow["Incoming"]):
     """A stream that we receive."""
 
     def __init__(self) -> None:
         super().__init__()
         self.taken = 0
         """The offset up to which it was taken: where the next session goes on."""
-        self._stream: Incoming | None = None
         self._settled = (0, 0)
         self._stopped: str | None = None
         self._finished = False
         self._is_new = True
-
-    @property
-    def is_open(self) -> bool:
-        """It has a stream in this session."""
-        return self._stream is not None
-
-    def suspend(self) -> None:
-        """The session is over."""
-        self._stream = None
 
     @property
     def began(self) -> bool:
@@ -136,32 +145,18 @@ class Inflow(_Flow):
             if self._stream is not None:
                 self._stream.stop(reason)
 
-    async def _wait_stream(self) -> Incoming:
-        while True:
-            if self.error is not None:
-                raise self.error
-            if self._stream is not None:
-                return self._stream
-            await self._changed.wait()
-
 
 @final
-class Outflow(_Flow):
+class Outflow(_Flow["Outgoing"]):
     """A transfer that we send. What the peer has not taken is kept: as much as its window lets us have under way."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._stream: Outgoing | None = None
         self._kept: deque[bytes] = deque()
         # Absolute offsets: of the first byte that is kept, and of the end of what was written.
         self._begin = self._end = 0
         self._reset: str | None = None
         self._done = False
-
-    @property
-    def is_open(self) -> bool:
-        """It has a stream in this session."""
-        return self._stream is not None
 
     @property
     def over(self) -> bool:
@@ -187,10 +182,6 @@ class Outflow(_Flow):
             # Nobody drives it any more, and the peer may not know that all of it has arrived.
             stream.end()
         self._change()
-
-    def suspend(self) -> None:
-        """The session is over."""
-        self._stream = None
 
     async def wait_room(self) -> None:
         """Wait until something can be sent. Cancellation changes nothing. Raises as `write`."""
@@ -267,11 +258,3 @@ class Outflow(_Flow):
         """The peer has taken everything before: whole blocks of it need not be kept."""
         while self._kept and self._begin + len(self._kept[0]) <= taken:
             self._begin += len(self._kept.popleft())
-
-    async def _wait_stream(self) -> Outgoing:
-        while True:
-            if self.error is not None:
-                raise self.error
-            if self._stream is not None:
-                return self._stream
-            await self._changed.wait()
