@@ -29,6 +29,8 @@ from .worker import WorkerMachine
 
 # When faults have stopped, everything ends within this: virtual seconds.
 PROGRESS_S = 600.0
+# A story takes two minutes or so.
+STORY_S = 2000.0
 # And after that nothing is under way any more.
 SETTLED_S = 10.0
 
@@ -126,12 +128,15 @@ class Story:
             self.worker = WorkerMachine(self._network, self._oracle, self._rng, self._limits, world)
             world.start_soon(self.master.run, lambda: self._rng.random() * 3)
             world.start_soon(self.worker.run)
-            async with trio.open_nursery() as actors:
-                crashes = actors.start_soon
-                crashes(self._crash_masters)
-                crashes(self._crash_workers)
-                for _ in range(self._plan.users):
-                    actors.start_soon(self._use)
+            with trio.move_on_after(STORY_S) as patience:
+                async with trio.open_nursery() as actors:
+                    crashes = actors.start_soon
+                    crashes(self._crash_masters)
+                    crashes(self._crash_workers)
+                    for _ in range(self._plan.users):
+                        actors.start_soon(self._use)
+            if patience.cancelled_caught:
+                raise Broken("a user waits for ever")
             with trio.move_on_after(PROGRESS_S) as patience:
                 await self._wait_done()
             if patience.cancelled_caught:
