@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 
 from tailrace.errors import ConnectionLost, LocalProtocolError, RemoteError, StoreError, UnknownCommand
 from tailrace.master import config, open_master
@@ -99,6 +100,16 @@ async def test_the_least_busy_worker_is_chosen(farm):
     await runs[1].interrupt("done")
     await runs[1].wait()
     assert (await farm.master.start(None, "shell", {"command": "x"})).worker == "w2"
+
+
+async def test_a_worker_that_is_away_is_not_chosen_if_there_is_another(farm):
+    await farm.attach("w1", shell=greet)
+    await farm.attach("w2", shell=greet)
+    away = farm.master.workers["w1"]
+    await trio.aclose_forcefully(away._line.pump._transport)
+    await trio.testing.wait_all_tasks_blocked()
+    assert away.state == "suspended"
+    assert [(await farm.master.start(None, "shell", {"command": "x"})).worker for _ in range(2)] == ["w2", "w2"]
 
 
 async def test_a_builder_is_made_known_once_beside_the_base_directory(farm):

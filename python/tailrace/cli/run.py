@@ -20,6 +20,9 @@ from .show import JsonShow, Show, StreamShow, print_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+_SILENT_S = 3.0
+"""After so long without an answer the user is told what is waited for."""
+
 _START_PATIENCE_S = 5.0
 """How long a Ctrl-C waits to learn the id of a run that is just being started."""
 
@@ -120,6 +123,7 @@ class _Attended:
     async def go(self, start: Callable[[], Awaitable[RunInfo]]) -> int:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals, nursery)
+            nursery.start_soon(self._tell_of_waiting)
             self._run = await start()
             self._started.set()
             try:
@@ -130,6 +134,13 @@ class _Attended:
             finally:
                 nursery.cancel_scope.cancel()
         return self._code()
+
+    async def _tell_of_waiting(self) -> None:
+        """A worker whose connection broke may come back: the start waits for it."""
+        with trio.move_on_after(_SILENT_S):
+            await self._started.wait()
+        if not self._started.is_set() and not self._show.tells_the_end:
+            say("the worker has not answered yet, waiting…")
 
     async def _follow(self, run: RunInfo) -> None:
         await self._show.begin(run)

@@ -61,15 +61,16 @@ class Roster(Mapping[str, Connection]):
     def least_busy(self) -> str:
         """The attached worker with the fewest running commands; of several, the one that attached first.
 
-        One that wants to end is taken only if there is no other.
+        One that wants to end, or is away, is taken only if there is no other.
 
         Raises:
             LocalProtocolError: none is attached.
         """
 
-        def order(name: str) -> tuple[bool, int, float]:
+        def order(name: str) -> tuple[bool, bool, int, float]:
             attachment = self._attached[name]
-            return attachment.connection.draining, attachment.running, attachment.since
+            connection = attachment.connection
+            return connection.state != "attached", connection.draining, attachment.running, attachment.since
 
         if not self._attached:
             raise LocalProtocolError("no worker is attached")
