@@ -678,3 +678,30 @@ async def test_an_impl_that_raised_stays_interrupted():
         failure = await impl.wait_done()
         assert isinstance(failure, RemoteError)
         assert failure.type == "ValueError"
+
+
+async def test_what_is_started_while_a_session_begins_is_not_taken_for_lost():
+    """The worker has said what it holds; a new master still looks for it, and starts something else meanwhile."""
+    found = trio.Event()
+
+    class Slow(Restarted):
+        async def resumeCommand(self, conn, commandId, args):
+            await found.wait()
+            return None
+
+    async with bench() as b:
+        b.master = Slow(None)
+        b.listener = Listener(b.master, "tailrace://127.0.0.1:0")
+        b.listener.updateRegistration("w1", SECRET)
+        b.wire.cut()
+        await adopted(b, a_journal(b"one\n", ended=False))
+        await b.attach()
+        await b.conn.remoteSetBuilderList([("b", "dir")])
+        impl = Recorder()
+        await b.start(impl, "wait")
+        await impl.called.wait()
+        found.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert impl.completions == []
+        await b.conn.remoteInterruptCommand("b", "1", "enough")
+        assert await impl.wait_done() is None

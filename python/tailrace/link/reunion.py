@@ -80,7 +80,9 @@ class Reunion:
         """In the first session."""
         pump = self._line.pump
         with contextlib.suppress(ConnectionLost, ConnectionClosed):
-            await self._agree(pump)
+            # Whatever is started meanwhile is started in this session: the worker did not have it when it said what
+            # it has.
+            await self._agree(pump, {})
 
     async def go_on(self) -> None:
         """In a later one. Only when all is agreed upon others' calls may go."""
@@ -89,7 +91,7 @@ class Reunion:
             with trio.fail_after(self._line.limits.handshake_timeout_s):
                 await self._host.greet(pump)
                 await self._wait_held()
-            await self._agree(pump)
+            await self._agree(pump, dict(self._commands))
         except (ConnectionLost, ConnectionClosed):
             return
         except (RemoteError, trio.TooSlowError) as error:
@@ -110,24 +112,22 @@ class Reunion:
             raise ConnectionLost
         return self._held
 
-    async def _agree(self, pump: Pump) -> None:
+    async def _agree(self, pump: Pump, expected: dict[str, Command]) -> None:
+        """`expected`: what the worker must have, if it was ever told to start it."""
         call, held = await self._wait_held()
         pump.reply(call, None)
         # A session may break, and the next one come, while the master is still asked what it knows of a command.
         async with self._one_at_a_time:
-            await self._go_through(pump, held)
-
-    async def _go_through(self, pump: Pump, held: Held) -> None:
-        unheard = dict(self._commands)
-        for entry in held.commands:
-            if (command := unheard.pop(entry.command, None)) is not None:
-                await self._resume(pump, command)
-            else:
-                await self._take_over(pump, entry)
-        for command in unheard.values():
-            # A start that was not answered is said again.
-            if command.answered.is_set():
-                command.on_lost(ConnectionLost(f"{self._host.workerName} does not know the command any more"))
+            for entry in held.commands:
+                expected.pop(entry.command, None)
+                if (command := self._commands.get(entry.command)) is not None:
+                    await self._resume(pump, command)
+                else:
+                    await self._take_over(pump, entry)
+            for command in expected.values():
+                # A start that was not answered is said again.
+                if command.answered.is_set():
+                    command.on_lost(ConnectionLost(f"{self._host.workerName} does not know the command any more"))
 
     async def _take_over(self, pump: Pump, held: HeldCommand) -> None:
         try:
