@@ -104,9 +104,9 @@ class Campaign:
     def memory(self, key: str) -> dict[str, int]:
         return {"master": self.master.memory(key), "worker": self.worker.memory(key)}
 
-    def check_memory(self) -> None:
+    def check_memory(self, grows_by: int = 64 * MIB) -> None:
         for name, peak in self.memory("VmHWM").items():
-            assert peak - self.idle[name] < 64 * MIB, (name, peak, self.idle[name])
+            assert peak - self.idle[name] < grows_by, (name, peak, self.idle[name])
 
     def ended(self, run: str) -> bool:
         return b'"state": "running"' not in self.farm.tailrace("show", run, "--json").stdout
@@ -192,7 +192,8 @@ def test_a_log_whose_master_and_worker_are_killed_a_hundred_times(tmp_path):
     kill_and_kill(tmp_path, 1000 * MIB, 100, 20e6)
 
 
-def cut_transfers(directory: Path, size: int, cuts: int) -> None:
+def cut_transfers(directory: Path, size: int, cuts: int, *, grows_by: int) -> None:
+    """`grows_by`: what either daemon may need beyond its idle memory."""
     campaign = Campaign(directory)
     source, back = directory / "source", directory / "back"
     with source.open("wb") as file:
@@ -221,6 +222,7 @@ def cut_transfers(directory: Path, size: int, cuts: int) -> None:
             assert went <= size * 1.05, (way, went / size)
         assert subprocess.run(["cmp", source, campaign.home / "there"], check=False).returncode == 0
         assert subprocess.run(["cmp", source, back], check=False).returncode == 0
+        campaign.check_memory(grows_by)
     finally:
         campaign.close()
 
@@ -228,9 +230,10 @@ def cut_transfers(directory: Path, size: int, cuts: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_files_whose_network_is_cut(tmp_path):
-    cut_transfers(tmp_path, 250 * MIB, 5)
+    cut_transfers(tmp_path, 250 * MIB, 5, grows_by=64 * MIB)
 
 
 @pytest.mark.soak
 def test_large_files_whose_network_is_cut(tmp_path):
-    cut_transfers(tmp_path, 1000 * MIB, 20)
+    # The master: 78 MiB were measured after forty cuts, and it is not known yet of what.
+    cut_transfers(tmp_path, 1000 * MIB, 20, grows_by=128 * MIB)
