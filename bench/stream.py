@@ -8,13 +8,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import trio
 
 from farm import Counter, child, connected, start_worker
+from row import Options, Row, in_turn, median
 
 MEGABYTE = 1_000_000
 RELAY = Path(__file__).with_name("relay.py")
@@ -79,3 +80,18 @@ async def commands(count: int) -> float:
             await counter.done.wait()
             assert counter.rc == 0
         return count / (time.perf_counter() - began)
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """The figures of one log."""
+    yield from _beside("blocks of 80-byte lines", "block", int(12_500_000 * options.scale), options.rounds, 0.8)
+    yield from _beside("one write a line", "line", int(2_500_000 * options.scale), options.rounds, 0.85)
+    yield from _beside("one byte a write", "byte", int(12_500 * options.scale), options.rounds, 0.8)
+
+
+def _beside(job: str, mode: str, lines: int, rounds: int, at_least: float) -> Iterator[Row]:
+    found = in_turn(rounds, bare=lambda: trio.run(bare, mode, lines), ours=lambda: trio.run(ours, mode, lines))
+    speed, limit = (median(found[whose], lambda figure: figure.megabytes_s) for whose in ("ours", "bare"))
+    cpu, floor = (median(found[whose], lambda figure: figure.cpu_s_per_gb) for whose in ("ours", "bare"))
+    yield Row(job=job, unit="MB/s", ours=speed, peer="bare pipeline", theirs=limit, at_least=at_least)
+    yield Row(job=f"{job}: master's CPU", unit="s/GB", ours=cpu, peer="bare pipeline", theirs=floor, at_most=1.3)

@@ -11,12 +11,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import trio
 
 import stream
 from farm import child, start_worker
+from row import Options, Row, in_turn, median
 from stream import MEGABYTE, Figure
 
 HERE = Path(__file__).parent
@@ -69,3 +71,43 @@ def at_theirs(wire: str, lines: int, *, ours: bool) -> Figure:
             master.stdin.close()
     assert (said["rc"], said["bytes"]) == (0, lines * 80), said
     return Figure(said["bytes"] / said["took"] / MEGABYTE, said["cpu"] / (said["bytes"] / 1e9))
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Each end ours or Buildbot's own; every round has all four pairs of a wire."""
+    for wire in WIRES:
+        yield from _rows(wire, int(2_000_000 * options.scale), options.rounds)
+
+
+def _rows(wire: str, lines: int, rounds: int) -> Iterator[Row]:
+    found = in_turn(
+        rounds,
+        theirs=lambda: at_theirs(wire, lines, ours=False),
+        master=lambda: at_ours(wire, lines, ours=False),
+        worker=lambda: at_theirs(wire, lines, ours=True),
+        # At ten times the speed it needs more to be measured.
+        pair=lambda: at_ours(wire, 2 * lines, ours=True),
+    )
+    speed = {pair: median(figures, lambda figure: figure.megabytes_s) for pair, figures in found.items()}
+    cpu = {pair: median(figures, lambda figure: figure.cpu_s_per_gb) for pair, figures in found.items()}
+    busy = median(found["worker"], lambda figure: figure.busy)
+    yield Row(
+        job=f"{wire}: Buildbot's worker, our master: its CPU",
+        unit="s/GB",
+        ours=cpu["master"],
+        peer="Buildbot's master",
+        theirs=cpu["theirs"],
+        at_most=0.333,
+        more={"megabytes_s": speed["master"], "their_megabytes_s": speed["theirs"]},
+    )
+    yield Row(
+        job=f"{wire}: our worker, Buildbot's master",
+        unit="MB/s",
+        ours=speed["worker"],
+        peer="Buildbot's worker",
+        theirs=speed["theirs"],
+        at_least=3,
+        # Near 1, that master is the limit.
+        more={"master_core": busy},
+    )
+    yield Row(job=f"{wire}: our worker and master", unit="MB/s", ours=speed["pair"], at_least=150)

@@ -1,0 +1,86 @@
+"""One line of the table, and how its figures are taken: in turn, as machines change their speed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+
+Figure = TypeVar("Figure")
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """A figure of ours, beside a peer's or the limit's from the same run."""
+
+    job: str
+    unit: str
+    ours: float
+    peer: str = ""
+    """Whose the other figure is."""
+    theirs: float | None = None
+    at_least: float | None = None
+    """The target: of the ratio, or of our figure where there is no other."""
+    at_most: float | None = None
+    """The same, where less is better."""
+    more: dict[str, float] = attrs.field(factory=dict)
+    """What else was measured, for the JSON."""
+
+    @property
+    def ratio(self) -> float | None:
+        return None if not self.theirs else self.ours / self.theirs
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the target was met; `None`: there is none."""
+        figure = self.ours if self.theirs is None else self.ratio
+        if figure is None or (self.at_least is None and self.at_most is None):
+            return None
+        return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
+
+    def to_json(self) -> dict[str, object]:
+        return {**attrs.asdict(self), "ratio": self.ratio, "met": self.is_met}
+
+
+HEADER = f"{'job':44} {'ours':>16} {'theirs':>10} {'':24} {'ratio':>6} {'target':>8}"
+
+
+def line(row: Row) -> str:
+    """The row as the terminal shows it."""
+    theirs = "" if row.theirs is None else number(row.theirs)
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    target = "" if row.at_least is None else f">= {row.at_least:g}"
+    target = target if row.at_most is None else f"<= {row.at_most:g}"
+    verdict = {True: "met", False: "MISSED", None: ""}[row.is_met]
+    ours = f"{number(row.ours)} {row.unit}"
+    return f"{row.job:44} {ours:>16} {theirs:>10} {row.peer:24} {ratio:>6} {target:>8} {verdict}".rstrip()
+
+
+def number(figure: float) -> str:
+    """Three digits that say something."""
+    return f"{figure:.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What `./dev bench` was asked for."""
+
+    rounds: int = 5
+    scale: float = 1.0
+    """How much of the full work: `--quick` makes it 0.1."""
+
+
+def in_turn(rounds: int, **jobs: Callable[[], Figure]) -> dict[str, list[Figure]]:
+    """Every job once in each round, one after another."""
+    found: dict[str, list[Figure]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            found[name].append(job())
+    return found
+
+
+def median(figures: list[Figure], of: Callable[[Figure], float] = float) -> float:  # type: ignore[assignment]
+    """The median of one number of each."""
+    return statistics.median(of(figure) for figure in figures)
