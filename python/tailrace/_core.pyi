@@ -158,6 +158,9 @@ class Session:
     def data_to_send(self, max_bytes: int = 262144, /) -> bytes: ...  # b"" when there is nothing
     @property
     def eof_to_send(self) -> bool: ...  # close the transport once data_to_send is empty
+    # the same with a socket that does not block, without an object for the bytes; raise OSError
+    def receive_from(self, fd: int, max_bytes: int, /) -> int | None: ...  # 0: it has ended; None: nothing yet
+    def send_to(self, fd: int, max_bytes: int, /) -> bool: ...  # False: there is more
     # commands; LocalProtocolError before any byte is made
     def admit(self, secret: Buffer, /) -> bool: ...  # master; the right proof: LoggedIn follows. False: refused
     # ^ an empty secret is nobody's: give it for an unknown name, which then takes the same work and the same words
@@ -171,7 +174,8 @@ class Session:
     def open(self, role: Literal["journal", "upload", "download"], name: str, offset: int = 0, /) -> int: ...
     def room(self, stream: int, /) -> int: ...  # bytes that may be queued now; 0: wait for StreamWritable
     def write(self, stream: int, data: Buffer, /) -> None: ...  # whole records or parts of them, at most `room`
-    def write_journal(self, stream: int, journal: Journal, /) -> int: ...  # copies what fits; bytes moved
+    def write_journal(self, stream: int, journal: Journal, /) -> int: ...  # all of it; bytes that are new to the stream
+    # ^ read when its turn comes; what it grows by meanwhile follows; StreamWritable when all was sent
     def sent(self, stream: int, /) -> int: ...  # the offset up to which bytes were queued
     def end(self, stream: int, /) -> None: ...
     def reset(self, stream: int, reason: str, /) -> None: ...

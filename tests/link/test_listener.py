@@ -147,7 +147,7 @@ async def test_garbage_after_the_login_ends_that_connection(caplog):
     caplog.set_level(logging.INFO, logger="tailrace.link")
     async with serving() as (listener, nursery):
         async with worker(listener, nursery) as connection:
-            await connection._pump._transport.send_all(b"\x7f\x00\x00\x00")
+            await connection._pump._transport._stream.send_all(b"\x7f\x00\x00\x00")
             why = await connection.wait_closed()
             assert isinstance(why, ConnectionLost)
             assert why.reason == "protocol"

@@ -106,7 +106,7 @@ async def test_a_worker_that_is_away_is_not_chosen_if_there_is_another(farm):
     await farm.attach("w1", shell=greet)
     await farm.attach("w2", shell=greet)
     away = farm.master.workers["w1"]
-    await trio.aclose_forcefully(away._line.pump._transport)
+    await trio.aclose_forcefully(away._line.pump._transport._stream)
     await trio.testing.wait_all_tasks_blocked()
     assert away.state == "suspended"
     assert [(await farm.master.start(None, "shell", {"command": "x"})).worker for _ in range(2)] == ["w2", "w2"]

@@ -145,7 +145,7 @@ async def test_a_connection_that_breaks_loses_a_run_or_not(tmp_path, port, grace
             run = await only.start("w1", "shell", count(2000))
             await begun(run)
             # As if the network had gone away.
-            await trio.aclose_forcefully(conn._line.pump._transport)
+            await trio.aclose_forcefully(conn._line.pump._transport._stream)
             (tmp_path / "w" / "go").touch()
             result = await run.wait()
             if grace_s == 0:

@@ -52,6 +52,9 @@ class Traits:
     takes_compressed: bool
     """Masters of this wire undo the compression of an uploaded directory themselves, if they have asked for it."""
 
+    gather_s: float = 0.004
+    """How long a flood may gather before it is read, where `receive_gathers`."""
+
     asks_shutdown: bool
     """A worker can ask its master for an end (`AskShutdown`)."""
 
@@ -82,10 +85,28 @@ class MakeDialect(Protocol):
     ) -> Dialect: ...
 
 
+class Direct(Protocol):
+    """A wire that moves its bytes from and to a socket by itself. `OSError` is what is wrong with the socket.
+
+    It knows no socket for all that: it is given the number of one, that does not block, each time.
+    """
+
+    def receive_from(self, fd: int, max_bytes: int, /) -> int | None:
+        """As `receive_data` with what there is, at most about so much; how much it was. 0: the peer will send no more;
+        `None`: there is nothing yet."""
+
+    def send_to(self, fd: int, max_bytes: int, /) -> bool:
+        """Sends what `data_to_send` would give, at most about so much. False: there is more, or the socket is full."""
+
+
 class Dialect(Protocol):
     """One side of one connection."""
 
     traits: ClassVar[Traits]
+
+    @property
+    def direct(self) -> Direct | None:
+        """Moves bytes without an object for them. `None`: this wire cannot."""
 
     # from the peer: never raises for what the peer did
     def receive_data(self, data: bytes | bytearray, /) -> None:
@@ -142,7 +163,11 @@ class Dialect(Protocol):
         """Records or parts of them, at most `room` bytes."""
 
     def write_journal(self, stream: int, journal: Journal, /) -> int:
-        """Move what fits of this journal, from where the stream stands. How many bytes that were."""
+        """What this journal has, from where the stream stands, is to be sent. How many bytes are new to the stream.
+
+        It may take what fits, or all, and what it grows by. After 0 wait for more; while `room` is 0 for
+        `StreamWritable`.
+        """
 
     def sent(self, stream: int, /) -> int:
         """The offset up to which bytes were written."""

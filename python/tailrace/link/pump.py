@@ -1,6 +1,6 @@
 """The one pump: receive data; while there is an event, hand it on; send what there is to send.
 
-Every wire and both sides go through here, and nothing else calls `receive_some` and `send_all`. One task reads, one
+Every wire and both sides go through here, and nothing else receives or sends (`transport.py`). One task reads, one
 writes, one listens for silence. The owner (`Connection`, or `WorkerConnection`) hears of calls, of new streams and of
 the end; answers to our own calls, and what happens to streams, are dealt with here.
 
@@ -11,7 +11,6 @@ The end has one door: `_end`. It says why, once; then everything that waits is t
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from typing import TYPE_CHECKING, Protocol, final
 
@@ -27,6 +26,7 @@ from tailrace.errors import (
     remote_error,
 )
 from tailrace.link.stream import Incoming, Outgoing, error_of_reason
+from tailrace.link.transport import Transport
 from tailrace.messages import (
     Called,
     CallFailed,
@@ -48,13 +48,6 @@ if TYPE_CHECKING:
     from tailrace.limits import Limits
     from tailrace.messages import Event, Request, Role, Value
 
-RECEIVE_BYTES = 256 * 1024
-SEND_BYTES = 256 * 1024
-# On a wire of calls a wake-up costs more than what it brings. After so much at once the next one waits for more, or for
-# a moment, so that a line is seen well within 50 ms. First lines do not wait at all.
-GATHER_FROM_BYTES = 16 * 1024
-GATHER_BYTES = 1024 * 1024
-GATHER_S = 0.04
 # The wire allows 1,024 unanswered calls; the rest waits here.
 CALLS_MAX = 1000
 # The wire allows 16 unanswered pings (PROTOCOL.md section 8).
@@ -92,7 +85,8 @@ class Pump:
         """The transport is closed."""
         self.rtt_s: float | None = None
         """The last round trip that was measured."""
-        self._transport = transport
+        # Half of a window is given back at once.
+        self._transport = Transport(transport, dialect, limits.stream_window_bytes // 4)
         self._owner: Owner | None = None
         self._heard = trio.current_time()
         self._pings: dict[int, _Ping] = {}
@@ -103,7 +97,7 @@ class Pump:
         self._incoming: dict[int, Incoming] = {}
         self._something_to_send = trio.Event()
         self._settled = trio.Event()
-        self._paused = self._gathering = False
+        self._paused = self._is_handing_on = False
         self._reading = trio.CancelScope()
         # The writer outlives a cancellation by as long as the last words take.
         self._writing = trio.CancelScope(shield=True)
@@ -123,7 +117,7 @@ class Pump:
                 await self._drain()
                 if event is not None:
                     return event
-                self._receive(await self._transport.receive_some(RECEIVE_BYTES))
+                await self._receive()
             except RemoteProtocolError:
                 await self._drain_quietly()
                 raise
@@ -168,8 +162,12 @@ class Pump:
 
     def flush(self) -> None:
         """Something was said: have it sent. What was taken may let the peer be heard again."""
-        self._something_to_send.set()
         self._settled.set()
+        if self._owner is not None and self.why is None and self._transport.send_now():
+            # What was sent has made room.
+            self._hand_on()
+        else:
+            self._something_to_send.set()
 
     # calls
 
@@ -270,7 +268,6 @@ class Pump:
     # ------------------------------------------------------------ reading
 
     async def _read(self) -> None:
-        data: bytes | bytearray = b""
         while True:
             self._hand_on()
             # What came may have made answers without an event: a pong.
@@ -279,30 +276,10 @@ class Pump:
                 return
             await self._wait_unpaused()
             try:
-                data = await self._gather(len(data))
+                await self._receive()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._end(ConnectionLost(_broken(error)))
                 return
-            self._receive(data)
-
-    async def _gather(self, before: int) -> bytes | bytearray:
-        """What comes next; more at once if the last read brought `before` bytes, and nobody waits for an answer."""
-        transport = self._transport
-        if not isinstance(transport, trio.SocketStream):
-            return await transport.receive_some(RECEIVE_BYTES)
-        gathers = before >= GATHER_FROM_BYTES and self.dialect.receive_gathers
-        if gathers is not self._gathering:
-            # The kernel makes room for as much, and wakes us all the same when the peer's window is closed.
-            self._gathering = gathers
-            transport.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, GATHER_BYTES if gathers else 1)
-        if not gathers:
-            return await transport.receive_some(RECEIVE_BYTES)
-        with trio.move_on_after(GATHER_S) as patience:
-            await trio.lowlevel.wait_readable(transport.socket)
-        if patience.cancelled_caught:
-            self._gathering = False
-            transport.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        return await transport.receive_some(GATHER_BYTES)
 
     async def _wait_unpaused(self) -> None:
         """A peer that is too far ahead is not read, and so it is not missed either."""
@@ -314,21 +291,23 @@ class Pump:
             self._paused = False
             self._heard = trio.current_time()
 
-    def _receive(self, data: bytes | bytearray) -> None:
+    async def _receive(self) -> None:
+        await self._transport.receive(hurry=bool(self._calls or self._pings))
         self._heard = trio.current_time()
-        if data:
-            self.dialect.receive_data(data)
-        else:
-            self.dialect.receive_eof()
 
     def _hand_on(self) -> None:
+        """Not within itself: who handles an event may say something, and what that brings about is handled in turn."""
+        if self._is_handing_on or self._owner is None:
+            return
+        self._is_handing_on = True
         try:
             while self.why is None and (event := self.dialect.next_event()) is not None:
                 self._handle(event)
-                self.flush()
         except RemoteProtocolError as error:
             # The dialect has said why, and has closed.
             self._end(error, self.limits.close_timeout_s)
+        finally:
+            self._is_handing_on = False
 
     def _handle(self, event: Event) -> None:  # noqa: C901 - one row for each event
         assert self._owner is not None
@@ -401,11 +380,7 @@ class Pump:
                 self._end(ConnectionLost(_broken(error)))
 
     async def _drain(self) -> None:
-        while data := self.dialect.data_to_send(SEND_BYTES):
-            # What was handed out has made room, and streams hear of it before it is sent: they refill meanwhile.
-            if self._owner is not None:
-                self._hand_on()
-            await self._transport.send_all(data)
+        await self._transport.send(self._hand_on)
 
     async def _drain_quietly(self) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -484,7 +459,7 @@ class Pump:
         self._incoming.clear()
 
     async def _close_transport(self) -> None:
-        await trio.aclose_forcefully(self._transport)
+        await self._transport.aclose_forcefully()
         self.closed.set()
 
 

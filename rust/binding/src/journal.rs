@@ -1,5 +1,7 @@
 //! Journals: in memory, or a supervisor's ring.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -18,8 +20,8 @@ use crate::value::from_python;
 pub struct Journal(Place);
 
 enum Place {
-    Memory(Box<MemoryJournal>),
-    Ring(Reader),
+    Memory(Arc<MemoryJournal>),
+    Ring(Arc<Reader>),
 }
 
 impl Journal {
@@ -27,7 +29,15 @@ impl Journal {
     pub(crate) fn source(&self) -> &dyn Source {
         match &self.0 {
             Place::Memory(memory) => memory.as_ref(),
-            Place::Ring(ring) => ring,
+            Place::Ring(ring) => ring.as_ref(),
+        }
+    }
+
+    /// The same, for who reads it later.
+    pub(crate) fn shared(&self) -> Arc<dyn Source> {
+        match &self.0 {
+            Place::Memory(memory) => memory.clone(),
+            Place::Ring(ring) => ring.clone(),
         }
     }
 
@@ -43,13 +53,13 @@ impl Journal {
 impl Journal {
     #[new]
     fn new() -> Self {
-        Self(Place::Memory(Box::default()))
+        Self(Place::Memory(Arc::default()))
     }
 
     #[staticmethod]
     #[pyo3(signature = (path, /))]
     fn map(path: std::path::PathBuf) -> PyResult<Self> {
-        Ok(Self(Place::Ring(Reader::open(path)?)))
+        Ok(Self(Place::Ring(Arc::new(Reader::open(path)?))))
     }
 
     #[getter]

@@ -7,6 +7,7 @@ mod event;
 mod journal;
 mod log;
 mod session;
+mod socket;
 mod store;
 mod supervisor;
 mod tar;

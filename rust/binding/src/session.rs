@@ -14,7 +14,11 @@ use crate::buffer::Input;
 use crate::error::{local, remote};
 use crate::event::event_to_python;
 use crate::log::{Batch, Journal};
+use crate::socket;
 use crate::value::from_python;
+
+/// What is given to the kernel at once: more than that is no faster.
+const SEND_BYTES: usize = 256 << 10;
 
 /// One session of the native wire, either role.
 #[pyclass(frozen, module = "tailrace._core")]
@@ -103,6 +107,33 @@ impl Session {
         self.lock().eof_to_send()
     }
 
+    #[pyo3(signature = (fd, max_bytes, /))]
+    fn receive_from(&self, fd: i32, max_bytes: usize) -> PyResult<Option<usize>> {
+        let mut session = self.lock();
+        Ok(socket::receive(fd, max_bytes, |data| session.receive_data(data))?)
+    }
+
+    #[pyo3(signature = (fd, max_bytes, /))]
+    fn send_to(&self, fd: i32, max_bytes: usize) -> PyResult<bool> {
+        let mut session = self.lock();
+        let mut sent = 0;
+        while sent < max_bytes {
+            let slices = session.data_to_send(SEND_BYTES);
+            if slices.is_empty() {
+                return Ok(true);
+            }
+            let length: usize = slices.iter().map(|slice| slice.len()).sum();
+            let gone = socket::send(fd, &slices);
+            session.put_back(slices, *gone.as_ref().unwrap_or(&0));
+            let gone = gone?;
+            if gone < length {
+                return Ok(false);
+            }
+            sent += gone;
+        }
+        Ok(false)
+    }
+
     #[pyo3(signature = (secret, /))]
     fn admit(&self, secret: Input) -> PyResult<bool> {
         self.lock().admit(secret.bytes()).map_err(local)
@@ -158,8 +189,8 @@ impl Session {
     }
 
     #[pyo3(signature = (stream, journal, /))]
-    fn write_journal(&self, stream: u64, journal: &Journal) -> PyResult<usize> {
-        self.lock().write_journal(stream, journal.source()).map_err(local)
+    fn write_journal(&self, stream: u64, journal: &Journal) -> PyResult<u64> {
+        self.lock().write_journal(stream, journal.shared()).map_err(local)
     }
 
     #[pyo3(signature = (stream, /))]

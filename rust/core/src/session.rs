@@ -19,8 +19,9 @@ mod outbox;
 mod outgoing;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use crate::decoder::Decoder;
 use crate::error::{ProtocolError, UsageError};
@@ -188,6 +189,18 @@ impl Session {
         slices
     }
 
+    /// The transport took only the first `sent` bytes of what `data_to_send` gave last: the rest comes again.
+    pub fn put_back(&mut self, mut slices: Vec<Bytes>, mut sent: usize) {
+        slices.retain_mut(|slice| {
+            let gone = sent.min(slice.len());
+            slice.advance(gone);
+            sent -= gone;
+            !slice.is_empty()
+        });
+        self.bytes_sent -= slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+        self.outbox.put_back(slices.into_iter());
+    }
+
     /// Whether the transport is to be closed once `data_to_send` has nothing more.
     pub fn eof_to_send(&self) -> bool {
         matches!(self.phase, Phase::Over)
@@ -269,8 +282,10 @@ impl Session {
         self.outgoing.write(stream, data)
     }
 
-    /// Queues as much of a journal as there is room for, from where the stream stands. Says how much.
-    pub fn write_journal(&mut self, stream: u64, source: &dyn Source) -> Result<usize, UsageError> {
+    /// Has all that a journal has now sent, from where the stream stands, and what it has more by the time that this was sent.
+    /// Says how much was not asked for before. It is read when its turn comes, and must not be released before the peer has
+    /// it. After 0, wait for it to grow; `StreamWritable` says when all was sent.
+    pub fn write_journal(&mut self, stream: u64, source: Arc<dyn Source>) -> Result<u64, UsageError> {
         self.check_open()?;
         self.outgoing.write_journal(stream, source)
     }

@@ -1,13 +1,18 @@
 //! One stream, seen from its sender ([`SendStream`]) and from its receiver ([`ReceiveStream`]): PROTOCOL.md section 5.
 //!
 //! A sender's bytes wait in one buffer until credit and turn allow a frame; the frame's payload is then cut off without a copy.
+//! A journal waits where it is: a frame's payload is copied out of it when its turn has come.
 //! A receiver's bytes are appended to one buffer, so that whole records lie in one piece and are cut off without a copy too.
 //! The lengths of records are looked at once as they arrive; nothing else of a record is looked at here.
+
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::error::ProtocolError;
 use crate::frame::StreamRole;
+use crate::journal::Source;
 use crate::limits::{MESSAGE_BYTES_MAX, RECORD_BYTES_MAX, STREAM_QUEUE_BYTES_MAX};
 use crate::window::{ReceiveWindow, SendWindow};
 
@@ -55,7 +60,23 @@ pub struct SendStream {
     /// Whether END was asked for while OPEN waits.
     pub end_asked: bool,
     queue: BytesMut,
+    carried: Option<Carried>,
     starved: bool,
+}
+
+/// The journal that a stream carries.
+struct Carried {
+    source: Arc<dyn Source>,
+    /// Up to which offset it is to be sent.
+    end: u64,
+    /// It could not be read.
+    is_broken: bool,
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Carried(..{})", self.end)
+    }
 }
 
 impl SendStream {
@@ -72,6 +93,7 @@ impl SendStream {
             in_ring: false,
             end_asked: false,
             queue: BytesMut::new(),
+            carried: None,
             starved: false,
         }
     }
@@ -86,7 +108,9 @@ impl SendStream {
         if !self.is_writable() {
             return 0;
         }
-        let room = STREAM_QUEUE_BYTES_MAX.saturating_sub(self.queue.len());
+        // Of a journal all is taken: only when that was sent there may be more.
+        let max = if self.carried.is_some() && self.queued() > 0 { 0 } else { STREAM_QUEUE_BYTES_MAX };
+        let room = max.saturating_sub(self.queue.len());
         self.starved |= room == 0;
         room
     }
@@ -101,29 +125,68 @@ impl SendStream {
         self.starved |= self.queue.len() >= STREAM_QUEUE_BYTES_MAX;
     }
 
+    /// Appends what a journal has beyond what was appended before, and says how much that is. While that is sent, what it
+    /// grows by follows.
+    pub fn carry(&mut self, source: Arc<dyn Source>) -> u64 {
+        if !self.queue.is_empty() || self.carried.as_ref().is_some_and(|carried| carried.is_broken) {
+            return 0;
+        }
+        let before = self.end();
+        let end = source.end().max(before);
+        self.carried = Some(Carried { source, end, is_broken: false });
+        end - before
+    }
+
+    /// Whether its bytes come from a journal.
+    pub fn carries_journal(&self) -> bool {
+        self.carried.is_some()
+    }
+
     /// How many bytes wait.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.carried.as_ref().map_or(self.queue.len(), |carried| (carried.end - self.window.sent()) as usize)
     }
 
     /// Up to which offset bytes were appended.
     pub fn end(&self) -> u64 {
-        self.window.sent() + self.queue.len() as u64
+        self.window.sent() + self.queued() as u64
     }
 
-    /// Cuts off what goes into the next frame; credit for it was taken.
+    /// Cuts off what goes into the next frame, at most `n` bytes. Credit for it is to be taken; nothing: it is broken.
     pub fn pop(&mut self, n: usize) -> Bytes {
+        if let Some(carried) = &mut self.carried {
+            let sent = self.window.sent();
+            let mut piece = Vec::with_capacity(n);
+            carried.source.read(sent, n, &mut |part| piece.extend_from_slice(part));
+            if piece.len() < n {
+                (carried.is_broken, carried.end) = (true, sent + piece.len() as u64);
+            }
+            return Bytes::from(piece);
+        }
         if n >= self.queue.len() {
             return std::mem::take(&mut self.queue).freeze();
         }
-        self.queue.split_to(n.min(self.queue.len())).freeze()
+        self.queue.split_to(n).freeze()
     }
 
-    /// Whether to say that there is room again: after there was none, when half of the queue is free.
+    /// Whether to say that there is room again: after there was none, when half of the queue is free, or when all of a journal
+    /// was sent.
     pub fn unstarved(&mut self) -> bool {
-        let tell = self.starved && self.queue.len() <= STREAM_QUEUE_BYTES_MAX / 2;
+        if !self.starved {
+            return false;
+        }
+        let max = if self.carried.is_some() { 0 } else { STREAM_QUEUE_BYTES_MAX / 2 };
+        let tell = self.queued() <= max && !self.grow();
         self.starved &= !tell;
         tell
+    }
+
+    /// Whether the journal has more than was appended: then it is.
+    fn grow(&mut self) -> bool {
+        let sent = self.window.sent();
+        let Some(carried) = self.carried.as_mut().filter(|carried| !carried.is_broken) else { return false };
+        carried.end = carried.end.max(carried.source.end());
+        carried.end > sent
     }
 }
 

@@ -64,7 +64,7 @@ class NativeDialect:
         del clock, host
         self._role = role
         self._error: RemoteProtocolError | None = None
-        self._session = session = _core.Session(
+        self._session = self.direct = session = _core.Session(
             role,
             id=id,
             nonce=nonce,
@@ -99,7 +99,7 @@ class NativeDialect:
 
     @property
     def receive_gathers(self) -> bool:
-        return False
+        return True
 
     @property
     def receive_paused(self) -> bool:

@@ -71,6 +71,14 @@ impl Outbox {
         slices
     }
 
+    /// Takes back the end of what was handed out last.
+    pub(super) fn put_back(&mut self, slices: impl DoubleEndedIterator<Item = Bytes>) {
+        for slice in slices.rev().filter(|slice| !slice.is_empty()) {
+            self.staged_bytes += slice.len();
+            self.staged.push_front(slice);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -5,6 +5,7 @@
 //! anywhere.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -129,6 +130,9 @@ impl Outgoing {
 
     pub(super) fn write(&mut self, stream: u64, data: &[u8]) -> Result<(), UsageError> {
         let state = self.writable(stream)?;
+        if state.carries_journal() {
+            return Err(UsageError(format!("stream {stream} carries a journal")));
+        }
         let room = state.room();
         if data.len() > room {
             return Err(UsageError(format!("{} bytes for stream {stream}, which has room for {room}", data.len())));
@@ -138,13 +142,13 @@ impl Outgoing {
         Ok(())
     }
 
-    pub(super) fn write_journal(&mut self, stream: u64, source: &dyn Source) -> Result<usize, UsageError> {
+    pub(super) fn write_journal(&mut self, stream: u64, source: Arc<dyn Source>) -> Result<u64, UsageError> {
         let state = self.writable(stream)?;
-        let (room, end, begin) = (state.room(), state.end(), source.begin());
+        let (end, begin) = (state.end(), source.begin());
         if end < begin {
             return Err(UsageError(format!("stream {stream} is at {end}, and its journal begins at {begin}")));
         }
-        let moved = if room == 0 { 0 } else { source.read(end, room, &mut |piece| state.push(piece)) };
+        let moved = state.carry(source);
         self.queue_up(stream);
         Ok(moved)
     }
@@ -285,11 +289,15 @@ impl Outgoing {
                 continue;
             }
             let offset = state.window.sent();
-            if !(state.window.take(length) && self.connection.take(length)) {
+            let payload = state.pop(length as usize);
+            let length = payload.len();
+            if !(state.window.take(length as u64) && self.connection.take(length as u64)) {
                 return false;
             }
-            outbox.stage(Bytes::from(frame::data_header(stream, offset, length as usize)));
-            outbox.stage(state.pop(length as usize));
+            if length > 0 {
+                outbox.stage(Bytes::from(frame::data_header(stream, offset, length)));
+                outbox.stage(payload);
+            }
             if state.is_writable() && state.unstarved() {
                 events.push_back(Event::StreamWritable { stream });
             }

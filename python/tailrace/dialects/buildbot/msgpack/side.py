@@ -37,8 +37,11 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
         signals=True,
         worker_makes_builders=False,
         takes_compressed=True,
+        # A line is seen well within 50 ms.
+        gather_s=0.04,
         asks_shutdown=False,
     )
+    direct: ClassVar = None
 
     _socket: SocketT
     _streams: StreamsT

@@ -26,6 +26,8 @@ TRAITS: Final = Traits(
     worker_makes_builders=True,
     one_command_per_builder=True,
     takes_compressed=True,
+    # A line is seen well within 50 ms.
+    gather_s=0.04,
     asks_shutdown=True,
 )
 # Calls of the peer's that `link` has not answered. Those of streams are bounded by their bytes.
@@ -39,6 +41,7 @@ class Side:
     """One side of a connection. See `Dialect`."""
 
     traits: ClassVar[Traits] = TRAITS
+    direct: ClassVar = None
 
     def __init__(self, broker: Broker, streams: MasterStreams | WorkerStreams) -> None:
         self._broker = broker

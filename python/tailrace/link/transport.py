@@ -1,0 +1,135 @@
+"""Bytes between a dialect and its transport: as many at once as there are, and in a flood as many as are worth a turn.
+
+To be woken costs more than what a wake-up brings. So in a flood, once a read has brought much, the next one waits for
+more, or for a moment. First lines do not wait at all.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace.dialects.dialect import Dialect, Direct
+
+RECEIVE_BYTES = 256 * 1024
+SEND_BYTES = 256 * 1024
+# A socket that takes all that it is given must not keep the other tasks waiting.
+SEND_BYTES_TURN = 1024 * 1024
+GATHER_FROM_BYTES = 16 * 1024
+GATHER_BYTES = 1024 * 1024
+
+
+@final
+class Transport:
+    """One transport. Nothing else receives from it or sends to it."""
+
+    def __init__(self, stream: trio.abc.Stream, dialect: Dialect, gather_bytes: int = GATHER_BYTES) -> None:
+        """`gather_bytes`: what may gather; more than the peer may send unasked would be waited for in vain."""
+        self._stream = stream
+        self._dialect = dialect
+        self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self._direct = dialect.direct if self._socket is not None else None
+        self._gather_bytes = min(gather_bytes, GATHER_BYTES)
+        self._low_water = 1
+        self._brought = 0
+        self._is_sending = False
+
+    async def receive(self, *, hurry: bool = False) -> bool:
+        """Hands on what comes next, at least a byte. False: the peer will send no more, and the dialect knows it.
+
+        `hurry`: somebody waits for an answer. Cancellation changes nothing.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: the transport is of no more use.
+        """
+        gathers = not hurry and self._brought >= GATHER_FROM_BYTES and self._dialect.receive_gathers
+        if self._socket is not None and self._direct is not None:
+            self._brought = await self._receive_directly(self._socket, self._direct, gathers)
+        else:
+            self._brought = await self._receive(gathers)
+        return self._brought > 0
+
+    def send_now(self) -> bool:
+        """Sends what the dialect has to send, as far as that can be done at once. False: `send` has to do the rest."""
+        if self._direct is None or self._socket is None or self._is_sending:
+            return False
+        try:
+            return self._direct.send_to(self._socket.fileno(), SEND_BYTES_TURN)
+        except OSError:
+            return False  # as `send` will find too
+
+    async def send(self, made_room: Callable[[], object]) -> None:
+        """Sends what the dialect has to send. `made_room`: called when some of that is on its way, to say more.
+
+        Cancelled: some of it was sent, and the transport is of no more use. Raises as `receive`.
+        """
+        if self._direct is not None and self._socket is not None:
+            await self._send_directly(self._socket, self._direct, made_room)
+            return
+        while data := self._dialect.data_to_send(SEND_BYTES):
+            # Streams hear of the room before it is sent: they refill meanwhile.
+            made_room()
+            await self._stream.send_all(data)
+
+    async def aclose(self) -> None:
+        """Says goodbye in the transport's own way. Closed whatever happens, also when cancelled."""
+        await self._stream.aclose()
+
+    async def aclose_forcefully(self) -> None:
+        """Closes it at once."""
+        await trio.aclose_forcefully(self._stream)
+
+    async def _receive_directly(self, receiver: trio.socket.SocketType, direct: Direct, gathers: bool) -> int:
+        try:
+            await self._wait_readable(receiver, gathers)
+            while (count := direct.receive_from(receiver.fileno(), GATHER_BYTES)) is None:
+                await self._wait_readable(receiver, gathers=False)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        if not count:
+            self._dialect.receive_eof()
+        return count
+
+    async def _receive(self, gathers: bool) -> int:
+        if self._socket is not None and (gathers or self._low_water > 1):
+            await self._wait_readable(self._socket, gathers)
+        data = await self._stream.receive_some(GATHER_BYTES if gathers else RECEIVE_BYTES)
+        if data:
+            self._dialect.receive_data(data)
+        else:
+            self._dialect.receive_eof()
+        return len(data)
+
+    async def _wait_readable(self, receiver: trio.socket.SocketType, gathers: bool) -> None:
+        """Waits until there is something; if it `gathers`, until that is worth a turn, or for a moment."""
+        # The kernel makes room for as much, and wakes us all the same when the peer's window is closed.
+        low_water = self._gather_bytes if gathers else 1
+        if low_water != self._low_water:
+            self._low_water = low_water
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
+        if gathers:
+            with trio.move_on_after(self._dialect.traits.gather_s):
+                await trio.lowlevel.wait_readable(receiver)
+        else:
+            await trio.lowlevel.wait_readable(receiver)
+
+    async def _send_directly(
+        self, sender: trio.socket.SocketType, direct: Direct, made_room: Callable[[], object]
+    ) -> None:
+        self._is_sending = True
+        try:
+            is_done = False
+            while not is_done:
+                is_done = direct.send_to(sender.fileno(), SEND_BYTES_TURN)
+                made_room()
+                if not is_done:
+                    await trio.lowlevel.wait_writable(sender)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        finally:
+            self._is_sending = False

@@ -1,0 +1,60 @@
+//! Bytes between a socket and Rust's memory, without a Python object in between. The sockets are Python's, and do not block.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+
+use bytes::Bytes;
+
+/// What is read at once: as much as stays in the core's own cache until it was looked at.
+const RECEIVE_BYTES: usize = 256 << 10;
+/// More parts are refused by the kernel.
+const PARTS_MAX: usize = 1024;
+
+thread_local! {
+    /// One for all sockets: nothing is left in it.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; RECEIVE_BYTES]);
+}
+
+/// Hands on what there is, at most about `max` bytes, and says how much it was: 0 at the end, `None` if there is nothing yet.
+pub(crate) fn receive(fd: i32, max: usize, mut hand_on: impl FnMut(&[u8])) -> io::Result<Option<usize>> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let mut received = 0;
+        while received < max {
+            // SAFETY: the kernel writes at most `len` bytes to memory that is ours alone.
+            let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+            match outcome(count) {
+                // Said again by the next call, if there was something before it.
+                Ok(0) | Err(_) if received > 0 => break,
+                Ok(count) => {
+                    hand_on(&buffer[..count]);
+                    received += count;
+                    if count < buffer.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(received))
+    })
+}
+
+/// Sends what goes, and says how much it was.
+pub(crate) fn send(fd: i32, slices: &[Bytes]) -> io::Result<usize> {
+    let part = |slice: &Bytes| libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+    let mut parts: Vec<libc::iovec> = slices.iter().take(PARTS_MAX).map(part).collect();
+    // SAFETY: all zeros is a message without a name and without anything beside its parts.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
+    // SAFETY: the parts point to `slices`, which outlive the call; the kernel only reads them.
+    match outcome(unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        sent => sent,
+    }
+}
+
+fn outcome(count: isize) -> io::Result<usize> {
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
