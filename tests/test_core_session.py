@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import contextmanager
+
 import pytest
 
 from tailrace._core import (
@@ -160,6 +163,47 @@ def test_a_journal_crosses_as_batches_until_it_is_durable(pair):
     pair.master.settle(stream, batch.end, batch.end)
     ([progress], []) = pair.pump()
     assert (progress.next, progress.durable, progress.done) == (journal.end, journal.end, True)
+
+
+def test_sockets_carry_what_is_said(pair):
+    with socketpair() as (here, there):
+        journal = Journal()
+        journal.append("stdout", b"x" * 1_000_000 + b"\n", 1, 1)
+        stream = pair.worker.open("journal", "command")
+        pair.worker.write_journal(stream, journal)
+        got = bytearray()
+        while len(got) <= 1_000_000:
+            pair.worker.send_to(here.fileno(), 100_000)
+            pair.master.receive_from(there.fileno(), 100_000)
+            if (batch := pair.master.take(stream, 1 << 20)) is not None:
+                got += batch.channel_bytes("stdout")
+                pair.master.settle(stream, batch.end, batch.end)
+            pair.master.send_to(there.fileno(), 100_000)
+            pair.worker.receive_from(here.fileno(), 100_000)
+        assert got == b"x" * 1_000_000 + b"\n"
+        assert pair.master.receive_from(there.fileno(), 1 << 20) is None  # nothing yet
+        assert pair.worker.send_to(here.fileno(), 1 << 20)  # nothing to send
+        here.close()
+        assert pair.master.receive_from(there.fileno(), 1 << 20) == 0  # the end
+
+
+def test_a_socket_that_is_none_is_an_oserror_and_loses_nothing(pair):
+    call = pair.master.call("print", {"text": "x"})
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        pair.master.send_to(-1, 1 << 20)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        pair.master.receive_from(-1, 1 << 20)
+    ([called], []) = pair.pump()
+    assert (called.call, called.args) == (call, {"text": "x"})
+
+
+@contextmanager
+def socketpair():
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        there.setblocking(False)
+        yield here, there
 
 
 def test_a_download_crosses_with_its_chunks(pair):

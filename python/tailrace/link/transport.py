@@ -20,6 +20,8 @@ RECEIVE_BYTES = 256 * 1024
 SEND_BYTES = 256 * 1024
 # A socket that takes all that it is given must not keep the other tasks waiting.
 SEND_BYTES_TURN = 1024 * 1024
+# What waits in the kernel is overtaken by nothing: an interrupt should not wait for megabytes that are not even sent.
+UNSENT_BYTES = 256 * 1024
 GATHER_FROM_BYTES = 16 * 1024
 GATHER_BYTES = 1024 * 1024
 
@@ -35,6 +37,8 @@ class Transport:
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._direct = dialect.direct if self._socket is not None else None
         self._gather_bytes = min(gather_bytes, GATHER_BYTES)
+        if self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._low_water = 1
         self._brought = 0
         self._is_sending = False

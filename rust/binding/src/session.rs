@@ -18,7 +18,7 @@ use crate::socket;
 use crate::value::from_python;
 
 /// What is given to the kernel at once: more than that is no faster.
-const SEND_BYTES: usize = 256 << 10;
+const SEND_BYTES: usize = 512 << 10;
 
 /// One session of the native wire, either role.
 #[pyclass(frozen, module = "tailrace._core")]

@@ -643,3 +643,133 @@ mod life {
         assert!(matches!(heard.as_slice(), [Event::PeerClosed { reason, .. }] if reason.len() == 4096));
     }
 }
+
+mod journals {
+    use super::*;
+    use std::sync::Arc;
+    use tailrace_core::channel::Channel;
+    use tailrace_core::journal::{MemoryJournal, Source};
+
+    const LINE: &[u8] = b"a line\n";
+
+    fn grow(journal: &MemoryJournal, times: usize) {
+        journal.write(|writer| {
+            for _ in 0..times {
+                writer.log(Channel::Stdout, LINE, 1, 1).unwrap();
+            }
+        });
+    }
+
+    fn bytes(journal: &MemoryJournal) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        journal.read(0, usize::MAX, &mut |part| bytes.extend_from_slice(part));
+        bytes
+    }
+
+    fn taken(pair: &mut Pair, stream: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some((_, part)) = pair.master.take(stream, usize::MAX).unwrap() {
+            bytes.extend_from_slice(&part);
+            let end = bytes.len() as u64;
+            pair.master.settle(stream, end, end).unwrap();
+            pair.pump();
+        }
+        bytes
+    }
+
+    #[test]
+    fn all_of_it_is_sent_and_what_it_grew_by_before_its_turn_came() {
+        let mut pair = Pair::open();
+        let journal = Arc::new(MemoryJournal::new());
+        grow(&journal, 100_000);
+        let stream = pair.worker.open(Journal, "c", 0).unwrap();
+        assert_eq!(pair.worker.write_journal(stream, journal.clone()).unwrap(), journal.end());
+        assert_eq!(pair.worker.write_journal(stream, journal.clone()).unwrap(), 0, "asked for already");
+        assert_eq!(pair.worker.room(stream).unwrap(), 0, "until all was sent");
+        grow(&journal, 10);
+        pair.pump();
+        assert_eq!(taken(&mut pair, stream), bytes(&journal));
+        assert_eq!(pair.worker.sent(stream).unwrap(), journal.end());
+        let said = pair.at_worker.iter().filter(|event| **event == Event::StreamWritable { stream }).count();
+        assert_eq!(said, 1, "once, when there was nothing more");
+        assert!(pair.worker.room(stream).unwrap() > 0);
+    }
+
+    #[test]
+    fn nothing_of_it_waits_in_memory() {
+        let mut pair = Pair::open();
+        let journal = Arc::new(MemoryJournal::new());
+        grow(&journal, 100_000);
+        let stream = pair.worker.open(Journal, "c", 0).unwrap();
+        pair.worker.write_journal(stream, journal.clone()).unwrap();
+        let first = pair.worker.data_to_send(1000);
+        journal.release(journal.end());
+        assert_eq!(first.iter().map(|slice| slice.len()).sum::<usize>(), 1000);
+        // What was not staged yet is gone with the release, and that is noticed.
+        pair.worker.data_to_send(usize::MAX);
+        assert!(pair.worker.sent(stream).unwrap() < journal.end());
+        assert_eq!(pair.worker.write_journal(stream, journal.clone()).unwrap_or(0), 0, "it cannot go on");
+    }
+
+    #[test]
+    fn bytes_of_another_kind_do_not_mix_with_it() {
+        let mut pair = Pair::open();
+        let journal = Arc::new(MemoryJournal::new());
+        grow(&journal, 1);
+        let stream = pair.worker.open(Journal, "c", 0).unwrap();
+        pair.worker.write(stream, &record(10)).unwrap();
+        assert_eq!(pair.worker.write_journal(stream, journal.clone()).unwrap(), 0, "what was written goes first");
+        let other = pair.worker.open(Journal, "d", 0).unwrap();
+        pair.worker.write_journal(other, journal).unwrap();
+        assert!(pair.worker.write(other, &record(10)).is_err());
+    }
+
+    #[test]
+    fn an_end_waits_for_what_was_asked_for() {
+        let mut pair = Pair::open();
+        let journal = Arc::new(MemoryJournal::new());
+        grow(&journal, 100_000);
+        let stream = pair.worker.open(Journal, "c", 0).unwrap();
+        pair.worker.write_journal(stream, journal.clone()).unwrap();
+        pair.worker.end(stream).unwrap();
+        let end = journal.end();
+        grow(&journal, 1);
+        pair.pump();
+        let got = taken(&mut pair, stream);
+        assert_eq!(got.len() as u64, end, "and not for more");
+        assert!(pair.master.is_ended(stream).unwrap());
+    }
+}
+
+mod transports {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever a socket takes of what it is given, the peer gets the same bytes.
+        #[test]
+        fn what_was_not_taken_comes_again(takes in prop::collection::vec(0..3000_usize, 1..50)) {
+            let say = |pair: &mut Pair| {
+                let stream = pair.worker.open(Journal, "c", 0).unwrap();
+                pair.worker.write(stream, &record(200_000)).unwrap();
+                pair.worker.end(stream).unwrap();
+                pair.worker.ping(7).unwrap();
+            };
+            let mut whole = Pair::open();
+            say(&mut whole);
+            let mut pair = Pair::open();
+            say(&mut pair);
+            let mut bytes = Vec::new();
+            for take in takes {
+                let slices = pair.worker.data_to_send(10_000);
+                let offered = slices.concat();
+                let gone = take.min(offered.len());
+                bytes.extend_from_slice(&offered[..gone]);
+                pair.worker.put_back(slices, gone);
+            }
+            bytes.extend(sent(&mut pair.worker));
+            prop_assert_eq!(bytes, sent(&mut whole.worker));
+            prop_assert_eq!(pair.worker.statistics(), whole.worker.statistics());
+        }
+    }
+}

@@ -17,8 +17,9 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::ProtFlags;
@@ -219,6 +220,30 @@ pub struct Reader {
     /// `begin` with its chain, unless the header is torn; held while `begin` is moved.
     base: Mutex<Option<Mark>>,
     seen: AtomicU64,
+    /// Where bytes begin that are lent: what comes behind is not released. Held while anything is lent or released.
+    lent: Mutex<Vec<u64>>,
+}
+
+/// Bytes of a ring that stay as they are until this is dropped.
+struct Lease {
+    reader: Arc<Reader>,
+    at: u64,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Lease {
+    fn as_ref(&self) -> &[u8] {
+        self.reader.slice(self.at, self.length)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut lent = self.reader.lent();
+        if let Some(place) = lent.iter().position(|at| *at == self.at) {
+            lent.swap_remove(place);
+        }
+    }
 }
 
 impl Reader {
@@ -228,7 +253,13 @@ impl Reader {
         let map = Mapping::new(file.as_fd(), ProtFlags::READ)?;
         let begin = map.header().begin.load(Ordering::Acquire);
         let base = map.header().begins.iter().map(Marked::get).find(|(at, _)| *at == begin);
-        Ok(Self { map, begin: AtomicU64::new(begin), base: Mutex::new(base), seen: AtomicU64::new(0) })
+        Ok(Self {
+            map,
+            begin: AtomicU64::new(begin),
+            base: Mutex::new(base),
+            seen: AtomicU64::new(0),
+            lent: Mutex::default(),
+        })
     }
 
     /// Asks the writer to ring when the ring grows. False: it has grown since `end` was read last, look again.
@@ -255,6 +286,19 @@ impl Reader {
         *base = boundary;
         self.begin.store(begin, Ordering::Release);
         header.begin.fetch_max(begin, Ordering::SeqCst);
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `length` bytes at `offset`, all of which were in `range`, and were not released since.
+    fn slice(&self, offset: u64, length: usize) -> &[u8] {
+        let start = (offset % self.map.capacity as u64) as usize;
+        let length = length.min(self.map.capacity);
+        // SAFETY: start < capacity and length <= capacity, so the range lies in the doubled data area. The writer does not
+        // touch [begin, end); one that breaks that rule can only make us read other bytes.
+        unsafe { std::slice::from_raw_parts(self.map.data().add(start), length) }
     }
 
     /// What may be read: the writer's end, as far as it can be true.
@@ -286,16 +330,27 @@ impl Source for Reader {
             return 0;
         }
         let length = max.min((end - offset) as usize);
-        let start = (offset % self.map.capacity as u64) as usize;
-        // SAFETY: start < capacity, and length <= end - begin <= capacity by `range`, so the range lies in the doubled data
-        // area. The writer does not touch [begin, end); one that breaks that rule can only make us read other bytes.
-        sink(unsafe { std::slice::from_raw_parts(self.map.data().add(start), length) });
+        sink(self.slice(offset, length));
         length
     }
 
-    fn release(&self, offset: u64) -> bool {
+    fn lend(self: Arc<Self>, offset: u64, max: usize) -> Bytes {
+        let mut lent = self.lent();
         let (begin, end) = self.range();
-        let offset = offset.clamp(begin, end);
+        if offset < begin || offset >= end {
+            return Bytes::new();
+        }
+        let length = max.min((end - offset) as usize);
+        lent.push(offset);
+        drop(lent);
+        Bytes::from_owner(Lease { reader: self, at: offset, length })
+    }
+
+    fn release(&self, offset: u64) -> bool {
+        let lent = self.lent();
+        let (begin, end) = self.range();
+        // Who says that bytes arrived which were not even sent is not believed.
+        let offset = lent.iter().fold(offset, |offset, at| offset.min(*at)).clamp(begin, end);
         let boundary = (self as &dyn Source).boundary(offset);
         self.move_begin(boundary, offset);
         self.map.header().writer_waits.swap(0, Ordering::SeqCst) != 0
@@ -372,6 +427,33 @@ mod tests {
         let read = reader.read(offset, max, &mut |piece| out.extend_from_slice(piece));
         assert_eq!(read, out.len());
         out
+    }
+
+    #[test]
+    fn what_is_lent_is_not_written_over_whatever_is_released() {
+        let ring = Fixture::new(CAPACITY_UNIT);
+        let (mut writer, reader) = (ring.writer(), Arc::new(ring.reader()));
+        let mut chain = Chain::default();
+        for seed in 0..2 {
+            assert!(put(&mut writer, &record(CAPACITY_UNIT / 2, seed), &mut chain));
+        }
+        let half = CAPACITY_UNIT as u64 / 2;
+        let first = Arc::clone(&reader).lend(0, 100);
+        let second = Arc::clone(&reader).lend(half + 50, usize::MAX);
+        assert_eq!(second.len(), CAPACITY_UNIT / 2 - 50);
+        reader.release(2 * half);
+        assert_eq!(reader.begin(), 0, "the first bytes are lent");
+        assert!(!put(&mut writer, &record(5, 9), &mut chain));
+        assert_eq!(&first[..], &record(CAPACITY_UNIT / 2, 0)[..100]);
+        drop(first);
+        reader.release(2 * half);
+        assert_eq!(reader.begin(), half, "up to the record of which some is lent");
+        assert!(put(&mut writer, &record(CAPACITY_UNIT / 2, 2), &mut chain));
+        assert_eq!(&second[..], &record(CAPACITY_UNIT / 2, 1)[50..]);
+        drop(second);
+        reader.release(2 * half);
+        assert_eq!(reader.begin(), 2 * half);
+        assert_eq!(Arc::clone(&reader).lend(half, 1).len(), 0, "what is gone cannot be lent");
     }
 
     #[test]

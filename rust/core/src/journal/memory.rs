@@ -1,7 +1,9 @@
 //! A journal in memory.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
 
 use super::{Mark, Source, Tail, Writer};
 use crate::chain::Chain;
@@ -92,6 +94,12 @@ impl Source for MemoryJournal {
             }
         }
         count
+    }
+
+    fn lend(self: Arc<Self>, offset: u64, max: usize) -> Bytes {
+        let mut piece = Vec::with_capacity(max);
+        self.read(offset, max, &mut |part| piece.extend_from_slice(part));
+        Bytes::from(piece)
     }
 
     fn release(&self, offset: u64) -> bool {
