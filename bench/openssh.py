@@ -112,7 +112,9 @@ def _serve(server: str, home: Path) -> subprocess.Popen[bytes] | None:
         (home / "server").write_text(SERVER.format(home=home, port=port))
         (home / "client").write_text(CLIENT.format(home=home, port=port, user=getpass.getuser()))
         with (home / "log").open("wb") as log:
-            process = subprocess.Popen([server, "-D", "-e", "-f", home / "server"], stdin=subprocess.DEVNULL, stderr=log)
+            process = subprocess.Popen(
+                [server, "-D", "-e", "-f", home / "server"], stdin=subprocess.DEVNULL, stderr=log
+            )
         if _listens(process, home / "log"):
             return process
     print((home / "log").read_text(), file=sys.stderr, end="")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import durable
 import stream
 import swapped
 from row import HEADER, Options, Row, line
@@ -17,6 +19,7 @@ from row import HEADER, Options, Row, line
 # A group measures when it is iterated: each row is shown as soon as it is there.
 GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
+    "durable": durable.rows,
     "buildbot": swapped.rows,
 }
 
@@ -31,6 +34,7 @@ def main() -> None:
     for group in options.groups:
         if group not in GROUPS:
             parser.error(f"there is no group {group!r}; there are {', '.join(GROUPS)}")
+    logging.getLogger("tailrace").setLevel(logging.ERROR)  # that workers go is the plan
     rows: list[Row] = []
     print(HEADER)
     for group in options.groups or GROUPS:
