@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import durable
+import instructions
 import stream
 import swapped
 from row import HEADER, Options, Row, line
@@ -21,6 +22,7 @@ GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
     "durable": durable.rows,
     "buildbot": swapped.rows,
+    "instructions": instructions.rows,
 }
 
 
@@ -30,7 +32,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: to see that it runs")
     parser.add_argument("--rounds", type=int, default=5, help="how often each job runs; the median counts")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--write", action="store_true", help="write the instruction counts down: the new baseline")
     options = parser.parse_args()
+    if options.write:
+        instructions.write(instructions.count(instructions.build()))
+        return
     for group in options.groups:
         if group not in GROUPS:
             parser.error(f"there is no group {group!r}; there are {', '.join(GROUPS)}")
