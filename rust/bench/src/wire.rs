@@ -1,6 +1,7 @@
 //! The native wire: frames, and two sessions that have logged in.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tailrace_core::channel::Channel;
@@ -84,17 +85,20 @@ fn pair() -> Result<(Session, Session), Failed> {
 /// The journal's bytes out of a source, as frames.
 pub(crate) fn send_journal() -> Result<Ready, Failed> {
     let (mut worker, mut master) = pair()?;
-    let source = MemoryJournal::new();
+    let source = Arc::new(MemoryJournal::new());
     for piece in lines(STREAM_BYTES).chunks(64 << 10) {
         source.write(|writer| writer.log(Channel::Stdout, piece, 1, 1))?;
     }
     let stream = worker.open(StreamRole::Journal, "1", 0)?;
     settle(&mut worker, &mut master);
     Ok(Box::new(move || {
-        while worker.write_journal(stream, &source)? > 0 {
-            for slice in worker.data_to_send(READ_BYTES) {
-                black_box(slice);
+        worker.write_journal(stream, source.clone())?;
+        loop {
+            let slices = worker.data_to_send(READ_BYTES);
+            if slices.is_empty() {
+                break;
             }
+            black_box(slices);
         }
         if worker.sent(stream)? < source.end() { Err("it waits for credit".into()) } else { Ok(()) }
     }))
