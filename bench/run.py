@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import durable
+import inside
 import instructions
 import stream
 import swapped
@@ -22,6 +23,7 @@ GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
     "durable": durable.rows,
     "buildbot": swapped.rows,
+    "inside": inside.rows,
     "instructions": instructions.rows,
 }
 
