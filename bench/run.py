@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import durable
+import inside
+import instructions
 import stream
 import swapped
 from row import HEADER, Options, Row, line
@@ -17,7 +21,10 @@ from row import HEADER, Options, Row, line
 # A group measures when it is iterated: each row is shown as soon as it is there.
 GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
+    "durable": durable.rows,
     "buildbot": swapped.rows,
+    "inside": inside.rows,
+    "instructions": instructions.rows,
 }
 
 
@@ -27,10 +34,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: to see that it runs")
     parser.add_argument("--rounds", type=int, default=5, help="how often each job runs; the median counts")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--write", action="store_true", help="write the instruction counts down: the new baseline")
     options = parser.parse_args()
+    if options.write:
+        instructions.write(instructions.count(instructions.build()))
+        return
     for group in options.groups:
         if group not in GROUPS:
             parser.error(f"there is no group {group!r}; there are {', '.join(GROUPS)}")
+    logging.getLogger("tailrace").setLevel(logging.ERROR)  # that workers go is the plan
     rows: list[Row] = []
     print(HEADER)
     for group in options.groups or GROUPS:

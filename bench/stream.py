@@ -1,37 +1,65 @@
-"""A log's way from the child to an Impl that counts, beside the bare pipeline that can do nothing else.
+"""A log's way from the child to an Impl that counts, beside the bare pipeline that can do nothing else, and OpenSSH.
 
-The bare pipeline: child → pipe → trio → loopback TCP → trio, reads of 256 KiB, counting newlines.
+The bare pipeline: child → pipe → trio → loopback TCP → trio, reads of 256 KiB, counting newlines. OpenSSH: `ssh HOST
+child` over a connection that stands already; what comes out of it is counted likewise.
 """
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
 
+import tailrace
 from farm import Counter, child, connected, start_worker
+from openssh import Openssh, openssh
 from row import Options, Row, in_turn, median
+from usage import cpu_s
 
 MEGABYTE = 1_000_000
 RELAY = Path(__file__).with_name("relay.py")
+READ_BYTES = 262_144
 
 
 @attrs.frozen
 class Figure:
-    """One run: bytes a second, and the CPU seconds of the receiving process for each gigabyte."""
+    """One run: bytes a second, and the CPU seconds for each gigabyte: of the receiving process, and of the sending ones
+    as far as they are known. What the child itself uses is not in them."""
 
     megabytes_s: float
     cpu_s_per_gb: float
+    sender_cpu_s_per_gb: float | None = None
+
+    @classmethod
+    def of(cls, size: int, took: float, cpu: float, sender_cpu: float | None = None) -> Figure:
+        gigabytes = size / 1e9
+        sender = None if sender_cpu is None else sender_cpu / gigabytes
+        return cls(size / took / MEGABYTE, cpu / gigabytes, sender)
 
     @property
     def busy(self) -> float:
         """How much of one core the receiving process used: near 1, it is the limit."""
         return self.cpu_s_per_gb * self.megabytes_s * MEGABYTE / 1e9
+
+
+@attrs.define
+class Timed(Counter):
+    """Reads what the worker's processes have used as soon as the result is there: its supervisor is gone after that."""
+
+    worker: int = 0
+    worker_cpu: float = 0.0
+
+    async def remote_update(self, updates: tailrace.Updates) -> None:
+        await super().remote_update(updates)
+        if "rc" in updates and self.worker:
+            self.worker_cpu = cpu_s(self.worker)
 
 
 async def ours(
@@ -40,8 +68,9 @@ async def ours(
     wire: str = "tailrace",
     start: Callable[[str, str], subprocess.Popen[bytes]] = start_worker,
 ) -> Figure:
-    async with connected(wire, start) as (conn, _):
-        counter = Counter()
+    async with connected(wire, start) as (conn, worker):
+        counter = Timed(worker=worker.pid if start is start_worker else 0)
+        before = cpu_s(worker.pid)
         began, cpu = time.perf_counter(), time.process_time()
         await conn.remoteStartCommand(
             counter, "bench", "1", "shell", {"command": [child(), mode, str(lines)], "workdir": "."}
@@ -49,25 +78,42 @@ async def ours(
         await counter.done.wait()
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
         assert (counter.rc, counter.bytes, counter.lines) == (0, lines * 80, lines), counter
-        return Figure(counter.bytes / took / MEGABYTE, cpu / (counter.bytes / 1e9))
+        return Figure.of(counter.bytes, took, cpu, counter.worker_cpu - before if counter.worker else None)
 
 
 async def bare(mode: str, lines: int) -> Figure:
     """The limit: the same bytes through two trio processes with nothing in between."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, str(RELAY), str(port), child(), mode, str(lines)], stdout=subprocess.PIPE
+    ) as relay:
+        assert relay.stdout is not None
+        async with listener, await listener.accept() as stream:
+            began, cpu = time.perf_counter(), time.process_time()
+            received = newlines = 0
+            while data := await stream.receive_some(READ_BYTES):
+                received += len(data)
+                newlines += data.count(b"\n")
+            took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        relay_cpu = float(await trio.to_thread.run_sync(relay.stdout.read))
+    assert (received, newlines) == (lines * 80, lines)
+    return Figure.of(received, took, cpu, relay_cpu)
+
+
+def over_ssh(ssh: Openssh, mode: str, lines: int) -> Figure:
+    """The same bytes from `ssh` itself. The receiver's CPU is the counting process's and the client's."""
     began, cpu = time.perf_counter(), time.process_time()
-    relay = subprocess.Popen([sys.executable, str(RELAY), str(port), child(), mode, str(lines)])
-    async with listener, await listener.accept() as stream:
-        began, cpu = time.perf_counter(), time.process_time()
-        received = newlines = 0
-        while data := await stream.receive_some(262_144):
+    received = newlines = 0
+    with subprocess.Popen(ssh.ssh(child(), mode, str(lines)), stdout=subprocess.PIPE, bufsize=0) as client:
+        assert client.stdout is not None
+        fcntl.fcntl(client.stdout.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+        while data := client.stdout.read(READ_BYTES):
             received += len(data)
             newlines += data.count(b"\n")
-        took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    await trio.to_thread.run_sync(relay.wait)
-    assert (received, newlines) == (lines * 80, lines)
-    return Figure(received / took / MEGABYTE, cpu / (received / 1e9))
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    assert (client.returncode, received, newlines) == (0, lines * 80, lines)
+    return Figure.of(received, took, cpu)
 
 
 async def commands(count: int) -> float:
@@ -84,14 +130,35 @@ async def commands(count: int) -> float:
 
 def rows(options: Options) -> Iterator[Row]:
     """The figures of one log."""
-    yield from _beside("blocks of 80-byte lines", "block", int(12_500_000 * options.scale), options.rounds, 0.8)
+    with openssh() as ssh:
+        yield from _beside(
+            "blocks of 80-byte lines", "block", int(12_500_000 * options.scale), options.rounds, 0.8, ssh
+        )
     yield from _beside("one write a line", "line", int(2_500_000 * options.scale), options.rounds, 0.85)
     yield from _beside("one byte a write", "byte", int(12_500 * options.scale), options.rounds, 0.8)
 
 
-def _beside(job: str, mode: str, lines: int, rounds: int, at_least: float) -> Iterator[Row]:
-    found = in_turn(rounds, bare=lambda: trio.run(bare, mode, lines), ours=lambda: trio.run(ours, mode, lines))
-    speed, limit = (median(found[whose], lambda figure: figure.megabytes_s) for whose in ("ours", "bare"))
-    cpu, floor = (median(found[whose], lambda figure: figure.cpu_s_per_gb) for whose in ("ours", "bare"))
-    yield Row(job=job, unit="MB/s", ours=speed, peer="bare pipeline", theirs=limit, at_least=at_least)
-    yield Row(job=f"{job}: master's CPU", unit="s/GB", ours=cpu, peer="bare pipeline", theirs=floor, at_most=1.3)
+def _beside(job: str, mode: str, lines: int, rounds: int, at_least: float, ssh: Openssh | None = None) -> Iterator[Row]:
+    jobs = {"bare": partial(trio.run, bare, mode, lines), "ours": partial(trio.run, ours, mode, lines)}
+    if ssh is not None:
+        jobs["ssh"] = partial(over_ssh, ssh, mode, lines)
+    found = in_turn(rounds, **jobs)
+    speed = {whose: median(figures, lambda figure: figure.megabytes_s) for whose, figures in found.items()}
+    cpu = {whose: median(figures, lambda figure: figure.cpu_s_per_gb) for whose, figures in found.items()}
+    yield Row(job=job, unit="MB/s", ours=speed["ours"], peer="bare pipeline", theirs=speed["bare"], at_least=at_least)
+    if "ssh" in speed:
+        yield Row(job=job, unit="MB/s", ours=speed["ours"], peer="OpenSSH", theirs=speed["ssh"], at_least=1.5)
+    yield Row(
+        job=f"{job}: master's CPU", unit="s/GB", ours=cpu["ours"], peer="bare pipeline", theirs=cpu["bare"], at_most=1.3
+    )
+    sender = {
+        whose: median([figure.sender_cpu_s_per_gb or 0.0 for figure in found[whose]]) for whose in ("ours", "bare")
+    }
+    yield Row(
+        job=f"{job}: worker's CPU",
+        unit="s/GB",
+        ours=sender["ours"],
+        peer="bare pipeline",
+        theirs=sender["bare"],
+        at_most=1.5,
+    )
