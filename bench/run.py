@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import commands
 import stream
 import swapped
 from row import HEADER, Options, Row, line
@@ -17,6 +18,7 @@ from row import HEADER, Options, Row, line
 # A group measures when it is iterated: each row is shown as soon as it is there.
 GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
+    "commands": commands.rows,
     "buildbot": swapped.rows,
 }
 

@@ -70,18 +70,6 @@ async def bare(mode: str, lines: int) -> Figure:
     return Figure(received / took / MEGABYTE, cpu / (received / 1e9))
 
 
-async def commands(count: int) -> float:
-    """`true`, one after another: how many a second."""
-    async with connected() as (conn, _):
-        began = time.perf_counter()
-        for number in range(count):
-            counter = Counter()
-            await conn.remoteStartCommand(counter, "bench", str(number), "shell", {"command": ["true"], "workdir": "."})
-            await counter.done.wait()
-            assert counter.rc == 0
-        return count / (time.perf_counter() - began)
-
-
 def rows(options: Options) -> Iterator[Row]:
     """The figures of one log."""
     yield from _beside("blocks of 80-byte lines", "block", int(12_500_000 * options.scale), options.rounds, 0.8)
