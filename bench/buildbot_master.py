@@ -22,7 +22,7 @@ from twisted.internet import defer, reactor, stdio
 from twisted.protocols.basic import LineOnlyReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from twisted.python.failure import Failure
 
@@ -65,13 +65,14 @@ class Worker:
 
     workername = "w"
 
-    def __init__(self, attached: defer.Deferred) -> None:
+    def __init__(self, attached: defer.Deferred, builders: Sequence[str]) -> None:
         self._attached = attached
+        self._builders = [(builder, builder) for builder in builders]
 
     @defer.inlineCallbacks
     def attached(self, conn: pb.Connection) -> object:
         yield conn.remoteGetWorkerInfo()
-        yield conn.remoteSetBuilderList([("bench", "bench")])
+        yield conn.remoteSetBuilderList(self._builders)
         self._attached.callback(conn)
 
     def messageReceivedFromWorker(self) -> None:
@@ -91,6 +92,14 @@ class Workers:
         return defer.succeed(True)
 
 
+def shell(command: list[str]) -> dict:
+    """The arguments of a `shell`, with all that a real master's steps say, and msgpack's workers insist on."""
+    args = {"command": command, "workdir": ".", "logEnviron": False}
+    args |= {"want_stdout": True, "want_stderr": True, "env": {}, "usePTY": False, "logfiles": {}}
+    args |= {"timeout": 1200, "maxTime": None, "max_lines": None, "sigtermTime": None, "initial_stdin": None}
+    return args
+
+
 class Orders(LineOnlyReceiver):
     """Commands from stdin, one after another; its end is the end."""
 
@@ -108,10 +117,7 @@ class Orders(LineOnlyReceiver):
         conn = yield self._when_attached()
         self._number += 1
         counter = Counter()
-        args = {"command": shlex.split(line.decode()), "workdir": ".", "logEnviron": False}
-        # What a real master's steps say, and msgpack's workers insist on.
-        args |= {"want_stdout": True, "want_stderr": True, "env": {}, "usePTY": False, "logfiles": {}}
-        args |= {"timeout": 1200, "maxTime": None, "max_lines": None, "sigtermTime": None, "initial_stdin": None}
+        args = shell(shlex.split(line.decode()))
         began, cpu = time.perf_counter(), time.process_time()
         yield conn.remoteStartCommand(counter, "bench", f"bench-{self._number}", "shell", args)
         yield counter.done
@@ -130,26 +136,29 @@ class Orders(LineOnlyReceiver):
 
 
 @defer.inlineCallbacks
-def serve(wire: str) -> object:
+def serve(
+    wire: str, take_orders: Callable[[defer.Deferred], LineOnlyReceiver], builders: Sequence[str] = ("bench",)
+) -> object:
+    """Listens, says where, and follows orders from stdin once the worker is there."""
     master = service.MasterService()
     master.reactor, master.initLock = reactor, defer.DeferredLock()
     master.pbmanager, master.msgmanager = PBManager(), MsgManager()
     attached = defer.Deferred()
-    master.workers = Workers(Worker(attached))
+    master.workers = Workers(Worker(attached, builders))
     yield master.pbmanager.setServiceParent(master)
     yield master.msgmanager.setServiceParent(master)
     yield master.startService()
     make, port = LISTENERS[wire]
     registration = yield make(master).updateRegistration("w", "s", port)
-    stdio.StandardIO(Orders(attached))
+    stdio.StandardIO(take_orders(attached))
     print(f"port {registration.getPort()}", flush=True)
 
 
 def give_up(failure: Failure) -> None:
-    failure.printTraceback()
+    failure.printTraceback(sys.stderr)
     reactor.stop()
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1]).addErrback(give_up)
+    serve(sys.argv[1], Orders).addErrback(give_up)
     reactor.run()

@@ -88,11 +88,11 @@ async def connected(
                 nursery.cancel_scope.cancel()
 
 
-def child() -> str:
-    """The writing child, compiled once."""
-    program = HERE.parent / "target" / "bench-child"
+def child(name: str = "child") -> str:
+    """A child that is written in C: the writing one, or another. Compiled once."""
+    program = HERE.parent / "target" / f"bench-{name}"
     program.parent.mkdir(exist_ok=True)
-    source = HERE / "child.c"
+    source = HERE / f"{name}.c"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         subprocess.run(["cc", "-O2", "-o", program, source], check=True)
     return str(program)

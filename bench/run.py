@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import commands
 import durable
 import inside
 import instructions
@@ -22,6 +23,7 @@ from row import HEADER, Options, Row, line
 GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
     "durable": durable.rows,
+    "commands": commands.rows,
     "buildbot": swapped.rows,
     "inside": inside.rows,
     "instructions": instructions.rows,

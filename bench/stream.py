@@ -116,18 +116,6 @@ def over_ssh(ssh: Openssh, mode: str, lines: int) -> Figure:
     return Figure.of(received, took, cpu)
 
 
-async def commands(count: int) -> float:
-    """`true`, one after another: how many a second."""
-    async with connected() as (conn, _):
-        began = time.perf_counter()
-        for number in range(count):
-            counter = Counter()
-            await conn.remoteStartCommand(counter, "bench", str(number), "shell", {"command": ["true"], "workdir": "."})
-            await counter.done.wait()
-            assert counter.rc == 0
-        return count / (time.perf_counter() - began)
-
-
 def rows(options: Options) -> Iterator[Row]:
     """The figures of one log."""
     with openssh() as ssh:
