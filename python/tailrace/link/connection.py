@@ -19,6 +19,7 @@ from tailrace.errors import (
     RemoteProtocolError,
     TailraceError,
 )
+from tailrace.link.bell import Bell, Turn
 from tailrace.link.builders import make_builders
 from tailrace.link.command import Command, Objects
 from tailrace.link.foreign import call_back
@@ -84,12 +85,12 @@ class Connection:
         self._info: dict[str, Value] = {}
         self._builders: dict[str, Builder] = {}
         self._lanes = Lanes()
-        self._setting = trio.Lock()
+        self._setting = Turn()
         self._commands: dict[str, Command] = {}
         self._subscriptions: list[Subscription] = []
         self._nursery: trio.Nursery | None = None
         self._accepted = False
-        self._freed = trio.Event()
+        self._freed = Bell()
         self._reunion = Reunion(self, self._line, self._commands)
         self.draining = False
         """The worker wants to end. It is shut down as soon as no command runs: better start none."""
@@ -261,7 +262,7 @@ class Connection:
         """Work until it is lost and every Impl was told. `introduce` runs beside it. Cancelled: as `loseConnection`."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(introduce)
-            await self._line.run(self)
+            await self._line.run(self, self._nursery)
 
     def accept(self, resume_command: ResumeCommandHook | None = None) -> None:
         """The master takes it: the worker's first call is answered, or will be.
@@ -384,8 +385,7 @@ class Connection:
         """Its id can be used again."""
         if self._commands.get(command.id) is command:
             del self._commands[command.id]
-            self._freed.set()
-            self._freed = trio.Event()
+            self._freed.ring()
         if self.draining and not self._commands:
             self._shut_down()
 

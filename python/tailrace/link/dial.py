@@ -272,7 +272,7 @@ class WorkerConnection:
         """Serve until it is over."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve)
-            await self._pump.run(self)
+            await self._pump.run(self, nursery)
             nursery.cancel_scope.cancel()
 
     # ------------------------------------------------------------ for the pump

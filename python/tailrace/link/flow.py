@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 import trio
 
 from tailrace.errors import ConnectionLost, RemoteError
+from tailrace.link.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ class _Flow(Generic[StreamT]):
         self.scope = trio.CancelScope()
         """Cancelled when it fails: run in it what must not go on then."""
         self._stream: StreamT | None = None
-        self._changed = trio.Event()
+        self._changed = Bell()
 
     @property
     def is_open(self) -> bool:
@@ -50,7 +51,7 @@ class _Flow(Generic[StreamT]):
         if self.error is None:
             self.error = error
             self.scope.cancel()
-            self._change()
+            self._changed.ring()
 
     def _on_stream_failure(self, error: Failure) -> None:
         # A session that breaks is nothing but a pause: that it was the last one is for the owner to say.
@@ -64,10 +65,6 @@ class _Flow(Generic[StreamT]):
             if self._stream is not None:
                 return self._stream
             await self._changed.wait()
-
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
 
 
 @final
@@ -98,7 +95,7 @@ class Inflow(_Flow["Incoming"]):
             stream.finish(self._settled[0])
         elif self.error is None:
             stream.settle(*self._settled)
-        self._change()
+        self._changed.ring()
 
     async def take(self, max_bytes: int) -> Batch | None:
         """The next whole records, everything that has arrived up to `max_bytes`; `None` at the end.
@@ -181,7 +178,7 @@ class Outflow(_Flow["Outgoing"]):
         elif self._done:
             # Nobody drives it any more, and the peer may not know that all of it has arrived.
             stream.end()
-        self._change()
+        self._changed.ring()
 
     async def wait_room(self) -> None:
         """Wait until something can be sent. Cancellation changes nothing. Raises as `write`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, final
 import trio
 
 from tailrace.errors import ConnectionClosed, ConnectionLost, TailraceError
+from tailrace.link.bell import Bell
 from tailrace.messages import InterruptCommand, StartCommand
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Lifeline:
         self._ready = True
         self._next: Pump | None = None
         self._grace_ends = 0.0
-        self._changed = trio.Event()
+        self._changed = Bell()
 
     @property
     def pump(self) -> Pump:
@@ -90,12 +91,15 @@ class Lifeline:
         """A number of the dialect's statistics that only grows, over all sessions."""
         return self._earlier[what] + self._pump.dialect.statistics()[what]
 
-    async def run(self, owner: LifelineOwner) -> None:
-        """Work until it is over. Cancelled: says goodbye to the peer, within `close_timeout_s`."""
+    async def run(self, owner: LifelineOwner, nursery: trio.Nursery) -> None:
+        """Work until it is over. Cancelled: says goodbye to the peer, within `close_timeout_s`.
+
+        `nursery`: see `Pump.run`.
+        """
         self._owner = owner
         try:
             while True:
-                await self._pump.run(self)
+                await self._pump.run(self, nursery)
                 await self._wait_next()
                 if self.why is not None:
                     return
@@ -115,7 +119,7 @@ class Lifeline:
         if self._pump.why is None:
             why = ConnectionLost("the worker has come again, from a connection of its own")
             self._pump.close("duplicate", why, "this worker has come again", patience_s=REPLACE_S)
-        self._change()
+        self._changed.ring()
         while self._next is pump and self.why is None:
             await self._changed.wait()
         if self._pump is pump:
@@ -126,7 +130,7 @@ class Lifeline:
     def ready(self) -> None:
         """The session is under way: calls may go."""
         self._ready = True
-        self._change()
+        self._changed.ring()
 
     def close(self, reason: str, why: TailraceError, text: str = "", *, patience_s: float | None = None) -> None:
         """Say goodbye, and be over. Does nothing if it is over already."""
@@ -206,7 +210,7 @@ class Lifeline:
         if self._next is not None and self.why is None:
             self._earlier.update(self._pump.dialect.statistics())
             self._pump, self._next = self._next, None
-            self._change()
+            self._changed.ring()
         elif self.why is None:
             why = self._pump.why
             self._finish(ConnectionLost(f"{why}; it did not come back within {self.limits.resume_grace_s:g} s"))
@@ -225,11 +229,7 @@ class Lifeline:
             self._next.close("bye", ConnectionClosed())
         if self._owner is not None:
             self._owner.on_ended(why)
-        self._change()
-
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._changed.ring()
 
 
 def _copy(why: TailraceError) -> ConnectionLost | ConnectionClosed:

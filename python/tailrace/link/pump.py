@@ -1,8 +1,9 @@
 """The one pump: receive data; while there is an event, hand it on; send what there is to send.
 
-Every wire and both sides go through here, and nothing else receives or sends (`transport.py`). One task reads, one
-writes, one listens for silence. The owner (`Connection`, or `WorkerConnection`) hears of calls, of new streams and of
-the end; answers to our own calls, and what happens to streams, are dealt with here.
+Every wire and both sides go through here, and nothing else receives or sends (`transport.py`). One task reads, and one
+writes as long as something is left to send, or about to be: thousands of connections are quiet, and cost one task each.
+The vigil listens for silence. The owner (`Connection`, or `WorkerConnection`) hears of calls, of new streams and of the
+end; answers to our own calls, and what happens to streams, are dealt with here.
 
 The end has one door: `_end`. It says why, once; then everything that waits is told, the writer sends what is left
 (within `close_timeout_s`, if there is anyone to send it to), and the transport is closed.
@@ -11,6 +12,7 @@ The end has one door: `_end`. It says why, once; then everything that waits is t
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import TYPE_CHECKING, Protocol, final
 
@@ -25,8 +27,10 @@ from tailrace.errors import (
     TailraceError,
     remote_error,
 )
+from tailrace.link.bell import Bell
 from tailrace.link.stream import Incoming, Outgoing, error_of_reason
 from tailrace.link.transport import Transport
+from tailrace.link.vigil import watch
 from tailrace.messages import (
     Called,
     CallFailed,
@@ -92,15 +96,21 @@ class Pump:
         self._pings: dict[int, _Ping] = {}
         self._nonce = 0
         self._calls: dict[int, _Call] = {}
-        self._slots = trio.Semaphore(CALLS_MAX)
+        self._crowd: trio.lowlevel.ParkingLot | None = None
         self._outgoing: dict[int, Outgoing] = {}
         self._incoming: dict[int, Incoming] = {}
-        self._something_to_send = trio.Event()
-        self._settled = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._unsent = False
+        self._said = Bell()
+        self._settled = Bell()
         self._paused = self._is_handing_on = False
         self._reading = trio.CancelScope()
-        # The writer outlives a cancellation by as long as the last words take.
-        self._writing = trio.CancelScope(shield=True)
+        # Of the task that writes, while there is one. It outlives a cancellation by as long as the last words take.
+        self._writing: trio.CancelScope | None = None
+        self._written = Bell()
+        self._last_words_until = math.inf
+        # When the ping was sent that was not answered by anything yet, and what had been heard last before it.
+        self._asked: tuple[float, float] | None = None
 
     # the login, before `run`
 
@@ -133,21 +143,26 @@ class Pump:
 
     # the life of it
 
-    async def run(self, owner: Owner) -> None:
-        """Work until it is over. `why` says why. Cancelled: says goodbye to the peer, within `close_timeout_s`."""
-        self._owner = owner
+    async def run(self, owner: Owner, nursery: trio.Nursery) -> None:
+        """Work until it is over. `why` says why. Cancelled: says goodbye to the peer, within `close_timeout_s`.
+
+        `nursery` is where the task that writes comes and goes. None of it is left there afterwards.
+        """
+        self._owner, self._nursery = owner, nursery
+        watched = watch(self, self._heard + self.limits.ping_interval_s)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write)
-                nursery.start_soon(self._watch)
-                try:
-                    with self._reading:
-                        await self._read()
-                finally:
-                    # Does something only when cancelled. The writer, which is shielded, then says it.
-                    self.close("bye", ConnectionClosed())
-                nursery.cancel_scope.cancel()
+            try:
+                with self._reading:
+                    await self._read()
+            finally:
+                # Does something only when cancelled. The writer, which is shielded, then says it.
+                self.close("bye", ConnectionClosed())
+                with trio.CancelScope(shield=True):
+                    while self._writing is not None:
+                        await self._written.wait()
+                self._nursery = None
         finally:
+            watched.end()
             await self._close_transport()
 
     def close(self, reason: str, why: TailraceError, text: str = "", *, patience_s: float | None = None) -> None:
@@ -162,12 +177,17 @@ class Pump:
 
     def flush(self) -> None:
         """Something was said: have it sent. What was taken may let the peer be heard again."""
-        self._settled.set()
+        self._settled.ring()
         if self._owner is not None and self.why is None and self._transport.send_now():
             # What was sent has made room.
             self._hand_on()
-        else:
-            self._something_to_send.set()
+            return
+        self._unsent = True
+        if self._writing is not None:
+            self._said.ring()
+        elif self._nursery is not None and trio.current_time() < self._last_words_until:
+            self._writing = trio.CancelScope(shield=True, deadline=self._last_words_until)
+            self._nursery.start_soon(self._write, self._writing)
 
     # calls
 
@@ -180,14 +200,12 @@ class Pump:
             LocalProtocolError: it cannot be said on this wire.
         """
         self.check()
-        await self._slots.acquire()
-        try:
-            self.check()
-            number = self.dialect.call(request)
-        except BaseException:
-            self._slots.release()
-            raise
-        call = self._calls[number] = _Call()
+        await trio.lowlevel.checkpoint()
+        while len(self._calls) >= CALLS_MAX:
+            self._crowd = self._crowd or trio.lowlevel.ParkingLot()
+            await self._crowd.park()
+        self.check()
+        call = self._calls[self.dialect.call(request)] = _Call()
         self.flush()
         await call.answered.wait()
         if call.error is not None:
@@ -285,7 +303,6 @@ class Pump:
         """A peer that is too far ahead is not read, and so it is not missed either."""
         while self.dialect.receive_paused:
             self._paused = True
-            self._settled = trio.Event()
             await self._settled.wait()
         if self._paused:
             self._paused = False
@@ -353,7 +370,8 @@ class Pump:
         if call is not None:
             call.value, call.error = value, error
             call.answered.set()
-            self._slots.release()
+            if self._crowd is not None:
+                self._crowd.unpark()
 
     def _on_peer_closed(self, reason: str, text: str) -> None:
         if reason == "eof":
@@ -365,19 +383,24 @@ class Pump:
 
     # ------------------------------------------------------------ writing
 
-    async def _write(self) -> None:
-        with self._writing:
-            try:
-                while True:
+    async def _write(self, scope: trio.CancelScope) -> None:
+        """Send what there is to send, for as long as there is, or something is under way that will bring more."""
+        # A wire that sends at once needs no help but with what is left.
+        is_needed = not self._transport.sends_at_once
+        try:
+            with scope:
+                while self._unsent:
+                    self._unsent = False
                     await self._drain()
                     # What was said may have events of its own and nothing to send: a line that is held back.
                     self._hand_on()
-                    if self.why is not None:
-                        return
-                    await self._something_to_send.wait()
-                    self._something_to_send = trio.Event()
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self._end(ConnectionLost(_broken(error)))
+                    if not self._unsent and is_needed and (self._incoming or self._outgoing or self._calls):
+                        await self._said.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._end(ConnectionLost(_broken(error)))
+        finally:
+            self._writing = None
+            self._written.ring()
 
     async def _drain(self) -> None:
         await self._transport.send(self._hand_on)
@@ -388,29 +411,34 @@ class Pump:
 
     # ------------------------------------------------------------ liveness
 
-    async def _watch(self) -> None:
-        """Ping a silent peer, and bury a dead one."""
-        limits = self.limits
-        patience_s = limits.ping_timeout_s - limits.ping_interval_s
-        while self.why is None:
-            await trio.sleep_until(self._heard + limits.ping_interval_s)
-            if self._paused:
-                self._heard = trio.current_time()
-            heard = self._heard
-            if trio.current_time() < heard + limits.ping_interval_s:
-                continue
-            if len(self._pings) >= PINGS_MAX:
-                self.breach(RemoteProtocolError(f"{PINGS_MAX} pings without an answer, from a peer that is there"))
-                return
-            self._send_ping()
-            # Counted from the ping, and looked at once more after the reader had its turn: a process that was stopped
-            # for a minute must not bury a peer whose bytes are waiting in the kernel.
-            await trio.sleep(patience_s)
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            if self._heard == heard and not self._paused:
-                silence_s = trio.current_time() - heard
-                self._end(ConnectionLost(f"no sign of life from the far side for {silence_s:.0f} s"))
+    def look(self) -> float | None:
+        """Ping a silent peer, and bury a dead one. See `Watched`."""
+        now = trio.current_time()
+        if self._paused:
+            self._heard = now
+        if self._asked is not None and self._asked[1] == self._heard:
+            return self._bury(now, self._asked[0])
+        self._asked = None
+        if self.why is not None or now < (due := self._heard + self.limits.ping_interval_s):
+            return None if self.why is not None else due
+        if len(self._pings) >= PINGS_MAX:
+            self.breach(RemoteProtocolError(f"{PINGS_MAX} pings without an answer, from a peer that is there"))
+            return None
+        self._send_ping()
+        self._asked = now, self._heard
+        return now + min(self.limits.ping_interval_s, self._patience_s)
+
+    def _bury(self, now: float, asked: float) -> float | None:
+        """Counted from the ping: a process that was stopped has asked nobody meanwhile."""
+        ends = asked + self._patience_s
+        if now < ends:
+            return ends
+        self._end(ConnectionLost(f"no sign of life from the far side for {now - self._heard:.0f} s"))
+        return None
+
+    @property
+    def _patience_s(self) -> float:
+        return self.limits.ping_timeout_s - self.limits.ping_interval_s
 
     def _send_ping(self) -> _Ping:
         self._nonce += 1
@@ -433,10 +461,9 @@ class Pump:
             return
         self.why = why
         self._reading.cancel()
-        if patience_s:
-            self._writing.deadline = trio.current_time() + patience_s
-        else:
-            self._writing.cancel()
+        self._last_words_until = trio.current_time() + patience_s
+        if self._writing is not None:
+            self._writing.deadline = self._last_words_until
         self.flush()
         if self._owner is not None:
             self._owner.on_ended(why)
@@ -446,7 +473,6 @@ class Pump:
         for call in self._calls.values():
             call.error = self.error(maybe_done=True)
             call.answered.set()
-            self._slots.release()
         for ping in self._pings.values():
             ping.answered.set()
         for outgoing in list(self._outgoing.values()):
@@ -457,6 +483,8 @@ class Pump:
         self._pings.clear()
         self._outgoing.clear()
         self._incoming.clear()
+        if self._crowd is not None:
+            self._crowd.unpark_all()
 
     async def _close_transport(self) -> None:
         await self._transport.aclose_forcefully()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, final
 import trio
 
 from tailrace.errors import ConnectionClosed, ConnectionLost, RemoteError, RemoteProtocolError
+from tailrace.link.bell import Bell, Turn
 from tailrace.link.foreign import Raised, call_foreign
 from tailrace.link.resume import parse_resumed
 from tailrace.messages import ForgetCommand
@@ -55,22 +56,21 @@ class Reunion:
         self._line = line
         self._commands = commands
         self._held: tuple[int, Held] | None = None
-        self._said = trio.Event()
-        self._one_at_a_time = trio.Lock()
+        self._said = Bell()
+        self._one_at_a_time = Turn()
 
     def on_held(self, call: int, held: Held) -> bool:
         """The worker says what it holds. Whether it may: once in a session."""
         is_first = self._held is None
         if is_first:
             self._held = (call, held)
-            self._said.set()
+            self._said.ring()
         return is_first
 
     def end_session(self) -> None:
         """Who waits for what the worker holds finds out that it will not say it."""
         self._held = None
-        self._said.set()
-        self._said = trio.Event()
+        self._said.ring()
 
     async def held(self) -> tuple[HeldCommand, ...]:
         """What the worker holds, as it said in this session. Raises ConnectionLost if it does not say it."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from tailrace.errors import ConnectionLost, RemoteError, RemoteProtocolError, remote_error
+from tailrace.link.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ class Outgoing:
         self._on_progress = on_progress
         self._on_reset = on_reset
         self._ended = self._done = False
-        self._woken = trio.Event()
+        self._woken = Bell()
 
     @property
     def sent(self) -> int:
@@ -131,8 +132,7 @@ class Outgoing:
                 self.on_error(error)
 
     def _wake(self) -> None:
-        self._woken.set()
-        self._woken = trio.Event()
+        self._woken.ring()
 
 
 @final
@@ -159,7 +159,7 @@ class Incoming:
         self._on_breach = on_breach
         self._on_over = on_over
         self._finished = False
-        self._woken = trio.Event()
+        self._woken = Bell()
 
     async def take(self, max_bytes: int) -> Batch | None:
         """The next whole records, everything that has arrived up to `max_bytes`; `None` at the end.
@@ -207,8 +207,7 @@ class Incoming:
     # what the pump says
 
     def on_readable(self) -> None:
-        self._woken.set()
-        self._woken = trio.Event()
+        self._woken.ring()
 
     def on_failure(self, error: RemoteError | ConnectionLost) -> None:
         if self.error is None and not self._finished:

@@ -58,6 +58,11 @@ class Transport:
             self._brought = await self._receive(gathers)
         return self._brought > 0
 
+    @property
+    def sends_at_once(self) -> bool:
+        """`send_now` does mostly all that there is to do."""
+        return self._direct is not None
+
     def send_now(self) -> bool:
         """Sends what the dialect has to send, as far as that can be done at once. False: `send` has to do the rest."""
         if self._direct is None or self._socket is None or self._is_sending:

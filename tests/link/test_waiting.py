@@ -1,0 +1,151 @@
+"""What connections wait with: bells, turns, and the one task that looks after all of them."""
+
+import trio
+import trio.testing
+
+from tailrace.limits import Limits
+from tailrace.link.bell import Bell, Turn
+from tailrace.link.pump import CALLS_MAX
+from tailrace.link.vigil import watch
+from tests.link.farm import Recorder, farm
+
+
+class Due:
+    """Is to be looked at again and again, `every_s` seconds, `times` times."""
+
+    def __init__(self, every_s, times=10**9):
+        self.every_s = every_s
+        self.times = times
+        self.looked = []
+
+    def look(self):
+        now = trio.current_time()
+        self.looked.append(now)
+        return now + self.every_s if len(self.looked) < self.times else None
+
+
+def tasks():
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+async def test_a_bell_wakes_those_who_wait_now(autojump_clock):
+    bell = Bell()
+    woken = []
+
+    async def wait(name):
+        await bell.wait()
+        woken.append(name)
+
+    bell.ring()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "first")
+        nursery.start_soon(wait, "second")
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == []
+        bell.ring()
+        nursery.start_soon(wait, "late")
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(woken) == ["first", "second"]
+        bell.ring()
+    assert woken[2:] == ["late"]
+
+
+async def test_turns_are_taken_one_after_another(autojump_clock):
+    turn = Turn()
+    inside = []
+    seen = []
+
+    async def take():
+        async with turn:
+            inside.append(1)
+            seen.append(len(inside))
+            await trio.sleep(1)
+            inside.pop()
+
+    with trio.move_on_after(2.5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(take)
+    assert seen == [1, 1, 1]
+    # Whoever was cancelled, in the turn or before it, has left it to the next.
+    inside.clear()
+    await take()
+    assert seen == [1, 1, 1, 1]
+
+
+async def test_one_task_looks_after_all(autojump_clock):
+    before, begun = tasks(), trio.current_time()
+    slow, quick, short = Due(7), Due(2), Due(3, times=2)
+    watches = [watch(slow, begun + 7), watch(quick, begun + 2), watch(short, begun + 3)]
+    assert tasks() == before + 1
+    await trio.sleep_until(begun + 8.5)
+    assert [when - begun for when in slow.looked] == [7]
+    assert [when - begun for when in quick.looked] == [2, 4, 6, 8]
+    assert [when - begun for when in short.looked] == [3, 6]
+    for watched in watches:
+        watched.end()
+    await trio.sleep(20)
+    assert (len(slow.looked), len(quick.looked)) == (1, 4)
+    assert tasks() == before
+    again = watch(slow, trio.current_time() + 1)
+    await trio.sleep(1.5)
+    assert len(slow.looked) == 2
+    again.end()
+
+
+async def test_a_mishap_is_not_the_others(autojump_clock, caplog):
+    class Broken:
+        def look(self):
+            raise ValueError("a fault of the test")
+
+    begun = trio.current_time()
+    quick = Due(2)
+    broken, healthy = watch(Broken(), begun + 1), watch(quick, begun + 2)
+    await trio.sleep(5)
+    assert len(quick.looked) == 2
+    assert "a fault of the test" in caplog.text
+    broken.end()
+    healthy.end()
+
+
+async def test_a_connection_that_is_quiet_again_has_no_more_tasks_than_before(autojump_clock):
+    async with farm() as a:
+        await trio.testing.wait_all_tasks_blocked()
+        quiet = tasks()
+        impl = Recorder()
+        await a.start(impl, "wait")
+        await impl.called.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        # The command, at both ends more than one, and on both sides the task that writes.
+        assert tasks() > quiet + 3
+        await a.conn.remoteInterruptCommand("b", "1", "enough")
+        await impl.wait_done()
+        await trio.sleep(1)
+        assert tasks() == quiet
+        # Pings come and go meanwhile.
+        await trio.sleep(100)
+        assert tasks() == quiet
+
+
+async def test_silence_is_asked_for_a_sign_of_life_each_interval(autojump_clock):
+    async with farm(limits=Limits(ping_interval_s=15, ping_timeout_s=45)) as a:
+        before = a.conn.statistics().bytes_received
+        await trio.sleep(15.5)
+        pings = a.conn.statistics().bytes_received - before
+        assert pings > 0
+        await trio.sleep(150)
+        # Ten intervals more, and a pong or a ping in each.
+        assert a.conn.statistics().bytes_received - before >= 11 * pings // 2
+
+
+async def test_more_calls_than_the_wire_allows_wait(autojump_clock):
+    async with farm() as a:
+        a.handler.answers = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for number in range(CALLS_MAX + 50):
+                nursery.start_soon(a.conn.remotePrint, str(number))
+            await trio.testing.wait_all_tasks_blocked()
+            assert a.conn.statistics().calls == CALLS_MAX
+            a.handler.answers.set()
+        said = [call[1] for call in a.handler.calls if call[0] == "print"]
+        assert sorted(said, key=int) == [str(number) for number in range(CALLS_MAX + 50)]
