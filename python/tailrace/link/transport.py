@@ -37,7 +37,7 @@ class Transport:
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._direct = dialect.direct if self._socket is not None else None
         self._gather_bytes = min(gather_bytes, GATHER_BYTES)
-        if self._socket is not None:
+        if self._socket is not None and self._socket.family != socket.AF_UNIX:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._low_water = 1
         self._brought = 0
