@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tailrace.link.stream import Outgoing
     from tailrace.messages import StreamProgress, Value
 
+# What was sent without a break, so that more is likely to come soon: it is then looked for a moment later.
+FLOOD_BYTES = 128 * 1024
+NAP_S = 0.001
 # How far a hand-written command may be ahead of its master: one stream's window more than what is on its way.
 AHEAD_BYTES_MAX = 4 * MIB
 
@@ -48,6 +51,7 @@ async def send_journal(pump: Pump, command: str, offset: int, source: JournalSou
 
 async def _send(stream: Outgoing, source: JournalSource) -> None:
     journal = source.journal
+    waited_at = stream.sent
     while True:
         await stream.wait_room()
         # Read before the rest is moved: what is appended between the two is found in the next turn.
@@ -58,7 +62,12 @@ async def _send(stream: Outgoing, source: JournalSource) -> None:
             raise RemoteProtocolError(f"the journal stands at {end}, and nothing of it can be sent from {stream.sent}")
         elif ended:
             break
+        elif end - waited_at >= FLOOD_BYTES:
+            # To be rung up costs more than what one record brings.
+            waited_at = end
+            await trio.sleep(NAP_S)
         else:
+            waited_at = end
             await source.wait_grown(end)
     await stream.finish()
 
