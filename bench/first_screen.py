@@ -1,4 +1,4 @@
-"""A hundred lines out of a log, in a process that does nothing else: `python first_screen.py DIR RUN line|time|tail AT`.
+"""A hundred lines of a log, in a process that does nothing else: `python first_screen.py DIR RUN line|time|tail AT`.
 
 What is timed is opening the store, finding the place, and reading; not the imports, which `process_s` includes.
 """

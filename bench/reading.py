@@ -36,7 +36,9 @@ def run_info() -> RunInfo:
 async def write_log(directory: Path, total_bytes: int) -> str:
     """A finished log of so many bytes, in lines of 80 and records of 64 kB, ten a second. The run's id."""
     # Half random, so that it is compressed as much as logs are.
-    lines = [os.urandom(20).hex().encode() + b"." * (LINE_BYTES - 41) + b"\n" for _ in range(RECORD_BYTES // LINE_BYTES)]
+    lines = [
+        os.urandom(20).hex().encode() + b"." * (LINE_BYTES - 41) + b"\n" for _ in range(RECORD_BYTES // LINE_BYTES)
+    ]
     data = b"".join(lines)
     info = run_info()
     async with open_store(directory, durability="relaxed") as store:
@@ -79,7 +81,11 @@ def forget(directory: Path) -> None:
 def first_screen(directory: Path, run: str, how: str, lines: int) -> dict[str, float]:
     """Seconds until a hundred lines are there, and what memory that took."""
     forget(directory)
-    where = {"line": str(lines // 3), "time": str(EPOCH_S + lines * LINE_BYTES / RECORD_BYTES / RECORDS_S / 3), "tail": ""}
+    where = {
+        "line": str(lines // 3),
+        "time": str(EPOCH_S + lines * LINE_BYTES / RECORD_BYTES / RECORDS_S / 3),
+        "tail": "",
+    }
     said = subprocess.run(
         [sys.executable, HERE / "first_screen.py", directory, run, how, where[how]], stdout=subprocess.PIPE, check=True
     )
