@@ -15,6 +15,8 @@ import commands
 import durable
 import inside
 import instructions
+import reading
+import scale
 import stream
 import swapped
 from row import HEADER, Options, Row, line
@@ -25,6 +27,8 @@ GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "durable": durable.rows,
     "commands": commands.rows,
     "buildbot": swapped.rows,
+    "farm": scale.rows,
+    "reading": reading.rows,
     "inside": inside.rows,
     "instructions": instructions.rows,
 }

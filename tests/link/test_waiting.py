@@ -5,6 +5,7 @@ import trio.testing
 
 from tailrace.limits import Limits
 from tailrace.link.bell import Bell, Turn
+from tailrace.link.floodgate import Floodgate
 from tailrace.link.pump import CALLS_MAX
 from tailrace.link.vigil import watch
 from tests.link.farm import Recorder, farm
@@ -149,3 +150,62 @@ async def test_more_calls_than_the_wire_allows_wait(autojump_clock):
             a.handler.answers.set()
         said = [call[1] for call in a.handler.calls if call[0] == "print"]
         assert sorted(said, key=int) == [str(number) for number in range(CALLS_MAX + 50)]
+
+
+async def flood(gate, who, entered, rounds=1):
+    """Take a turn that lasts a second."""
+    for _ in range(rounds):
+        await gate.enter(who)
+        entered.append((who, trio.current_time()))
+        await trio.sleep(1)
+        gate.leave()
+
+
+async def test_floods_take_turns_in_order(autojump_clock):
+    gate, entered, begun = Floodgate(), [], trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for who in range(10):
+            nursery.start_soon(flood, gate, who, entered)
+            await trio.testing.wait_all_tasks_blocked()
+    # Those of one round run in any order.
+    assert sorted((round(when - begun), who) for who, when in entered) == [(who // 4, who) for who in range(10)]
+
+
+async def test_who_is_in_a_hurry_does_not_wait_for_a_turn(autojump_clock):
+    gate, entered, begun = Floodgate(), [], trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for who in range(12):
+            nursery.start_soon(flood, gate, who, entered)
+            await trio.testing.wait_all_tasks_blocked()
+        gate.hurry(9)
+        gate.hurry(9)
+        gate.hurry("a stranger")
+    let_in = {second: {who for who, when in entered if round(when - begun) == second} for second in range(3)}
+    assert let_in == {0: {0, 1, 2, 3, 9}, 1: {4, 5, 6, 7}, 2: {8, 10, 11}}
+
+
+async def test_who_stops_waiting_for_a_turn_takes_none(autojump_clock):
+    gate, entered = Floodgate(), []
+    async with trio.open_nursery() as nursery:
+        for who in range(4):
+            nursery.start_soon(flood, gate, who, entered)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.5):
+            await gate.enter("impatient")
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_cancel_when_let_in, gate, scope)
+            await gate.enter("unlucky")
+            await trio.sleep_forever()
+    entered.clear()
+    async with trio.open_nursery() as nursery:
+        for who in range(5):
+            nursery.start_soon(flood, gate, who, entered)
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(entered) == 4
+
+
+async def _cancel_when_let_in(gate, scope):
+    """In the same round of the loop: the turn was given, and is not taken."""
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
+    gate.hurry("unlucky")

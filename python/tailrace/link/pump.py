@@ -207,6 +207,7 @@ class Pump:
         self.check()
         call = self._calls[self.dialect.call(request)] = _Call()
         self.flush()
+        self._transport.hurry()
         await call.answered.wait()
         if call.error is not None:
             raise call.error

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from tailrace.link.floodgate import Floodgate
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,6 +60,11 @@ class Transport:
             self._brought = await self._receive(gathers)
         return self._brought > 0
 
+    def hurry(self) -> None:
+        """Somebody waits for an answer from now on: what is being received does not wait for the floods of others."""
+        if self._brought >= GATHER_FROM_BYTES:
+            Floodgate.here().hurry(self)
+
     @property
     def sends_at_once(self) -> bool:
         """`send_now` does mostly all that there is to do."""
@@ -96,12 +103,24 @@ class Transport:
     async def _receive_directly(self, receiver: trio.socket.SocketType, direct: Direct, gathers: bool) -> int:
         try:
             await self._wait_readable(receiver, gathers)
-            while (count := direct.receive_from(receiver.fileno(), GATHER_BYTES)) is None:
+            count = await self._receive_in_turn(receiver, direct) if gathers else None
+            while count is None and (count := direct.receive_from(receiver.fileno(), GATHER_BYTES)) is None:
                 await self._wait_readable(receiver, gathers=False)
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         if not count:
             self._dialect.receive_eof()
+        return count
+
+    async def _receive_in_turn(self, receiver: trio.socket.SocketType, direct: Direct) -> int | None:
+        gate = Floodgate.here()
+        await gate.enter(self)
+        try:
+            count = direct.receive_from(receiver.fileno(), GATHER_BYTES)
+            # It is handled before the next one has its turn.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            gate.leave()
         return count
 
     async def _receive(self, gathers: bool) -> int:

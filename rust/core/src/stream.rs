@@ -293,10 +293,15 @@ impl ReceiveStream {
         self.taken += n as u64;
         self.whole -= n;
         self.expected = n.clamp(BUFFER_BYTES.0, BUFFER_BYTES.1);
-        if n == self.buffer.len() {
-            return Some((start, std::mem::take(&mut self.buffer).freeze()));
+        let rest = self.buffer.len() - n;
+        if rest >= n {
+            return Some((start, self.buffer.split_to(n).freeze()));
         }
-        Some((start, self.buffer.split_to(n).freeze()))
+        // The little that is left moves, so that it does not keep a large buffer: a hundred streams would keep one each.
+        let left = BytesMut::from(self.buffer.get(n..).unwrap_or_default());
+        let mut taken = std::mem::replace(&mut self.buffer, left);
+        taken.truncate(n);
+        Some((start, taken.freeze()))
     }
 
     /// Everything that a message consists of.
