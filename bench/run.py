@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import commands
 import durable
+import files
 import inside
 import instructions
 import stream
@@ -24,6 +25,7 @@ GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
     "durable": durable.rows,
     "commands": commands.rows,
+    "files": files.rows,
     "buildbot": swapped.rows,
     "inside": inside.rows,
     "instructions": instructions.rows,
