@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import commands
 import durable
+import files
 import inside
 import instructions
 import reading
@@ -26,6 +27,7 @@ GROUPS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "stream": stream.rows,
     "durable": durable.rows,
     "commands": commands.rows,
+    "files": files.rows,
     "buildbot": swapped.rows,
     "farm": scale.rows,
     "reading": reading.rows,

@@ -263,6 +263,8 @@ class Batch:
     # transfers
     def chunks(self) -> list[memoryview]: ...
     def chunk_bytes(self) -> bytes: ...  # joined
+    @property
+    def chunk_size(self) -> int: ...  # their bytes together
     def utime(self) -> tuple[float, float] | None: ...
     @property
     def unpack(self) -> bool: ...
@@ -333,6 +335,25 @@ class Blake3:
     def digest(self) -> bytes: ...
     @property
     def length(self) -> int: ...
+
+@final
+class Block(Buffer):
+    """A piece of a file as a chunk record, in memory of a `BlockReader`'s that is used again when the block is gone."""
+
+    def __len__(self) -> int: ...  # of the record
+    @property
+    def size(self) -> int: ...  # of the piece
+
+@final
+class BlockReader:
+    """Reads files into blocks. Releases the GIL."""
+
+    def __new__(cls) -> BlockReader: ...
+    # the next piece, over which the digest went, too; None at the end. Raises OSError
+    def read(self, descriptor: int, digest: Blake3, /) -> Block | None: ...
+
+def write_chunks(descriptor: int, batch: Batch, digest: Blake3, /) -> None: ...  # and the digest goes over them
+def begin_writing_out(descriptor: int, start: int, length: int, /) -> None: ...  # to the disk; a hint
 
 @final
 class TarEntry:

@@ -1,11 +1,13 @@
 """A file appears when it is complete, and not before."""
 
+import errno
 import os
 import stat
 
 import pytest
 import trio
 
+from tailrace._core import Batch, Blake3, chunk_records
 from tailrace.files import AtomicFile
 from tailrace.files.atomic import BATCH_BYTES
 
@@ -119,3 +121,27 @@ async def test_a_pipe_does_not_become_a_file(tmp_path, through):
     assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
     assert (tmp_path / "pipe").is_fifo()
     assert (tmp_path / "link").is_symlink()
+
+
+async def test_batches_are_written_and_hashed(tmp_path):
+    data, digest = os.urandom(20_000_000), Blake3()
+    async with AtomicFile(tmp_path / "file") as file:
+        await file.write(data[:5])
+        for start in range(5, len(data), 3_000_000):
+            await file.write_batch(Batch.parse(chunk_records(data[start : start + 3_000_000])), digest)
+        await file.commit()
+    assert (tmp_path / "file").read_bytes() == data
+    digest_of_rest = Blake3()
+    digest_of_rest.update(data[5:])
+    assert (digest.length, digest.digest()) == (len(data) - 5, digest_of_rest.digest())
+
+
+async def test_a_batch_that_cannot_be_written_is_an_os_error_with_its_number(tmp_path):
+    async with AtomicFile(tmp_path / "file") as file:
+        there = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(there, file._descriptor)
+        os.close(there)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            await file.write_batch(Batch.parse(chunk_records(b"x")), Blake3())
+        assert raised.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from tailrace._core import Batch, Blake3, chunk_records
 from tailrace.errors import RemoteError
 from tailrace.limits import Limits
 from tailrace.worker.config import Manners
@@ -111,6 +112,12 @@ class Writer:
             if self._stuck:
                 await trio.sleep_forever()
 
+    async def send(self, source):
+        digest = Blake3()
+        while (block := await source.read_block(digest)) is not None:
+            await self.callRemote("write", Batch.parse(block).chunk_bytes())
+        assert digest.length == len(self.data)
+
     async def abort(self, reason):
         await trio.lowlevel.checkpoint()
         self.aborted = reason
@@ -141,6 +148,12 @@ class Reader:
         if not piece and self._stuck:
             await trio.sleep_forever()
         return piece
+
+    async def receive(self, sink):
+        digest = Blake3()
+        while piece := await self.callRemote("read", 1 << 20):
+            await sink.write_batch(Batch.parse(chunk_records(piece)), digest)
+        assert digest.length == len(self._data)
 
 
 class Desk:

@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Self, final
 
 import trio
 
+from tailrace._core import begin_writing_out, write_chunks
+
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Buffer
 
+    from tailrace._core import Batch, Blake3
+
 BATCH_BYTES = 1024 * 1024
 """Small writes are gathered up to this: a thread's start (some 50 µs) is little beside what a megabyte takes."""
+
+WRITE_OUT_BYTES = 8 * 1024 * 1024
+"""After so much the disk is set to work, while more arrives: what is left to the sync at the end is short."""
 
 
 @final
@@ -43,6 +50,8 @@ class AtomicFile:
         self._temporary = self._path.with_name(temporary_name(self._path.name))
         self._descriptor = -1
         self._gathered = bytearray()
+        # How much of it was written, and how much the disk works on.
+        self._written = self._written_out = 0
 
     async def __aenter__(self) -> Self:
         await trio.to_thread.run_sync(self._open)
@@ -61,6 +70,10 @@ class AtomicFile:
             await trio.to_thread.run_sync(self._flush)
         else:
             await trio.lowlevel.checkpoint()
+
+    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
+        """Appends a batch's chunks, and has the digest go over them. Cancelled: as `write`."""
+        await trio.to_thread.run_sync(self._write_batch, batch, digest)
 
     async def commit(self, mode: int | None = None, times: tuple[float, float] | None = None) -> None:
         """Puts the file in its place, durably. Called once, last.
@@ -81,7 +94,21 @@ class AtomicFile:
 
     def _flush(self) -> None:
         write_all(self._descriptor, self._gathered)
+        self._wrote(len(self._gathered))
         self._gathered = bytearray()
+
+    def _write_batch(self, batch: Batch, digest: Blake3) -> None:
+        if self._gathered:
+            self._flush()
+        before = digest.length
+        write_chunks(self._descriptor, batch, digest)
+        self._wrote(digest.length - before)
+
+    def _wrote(self, size: int) -> None:
+        self._written += size
+        if self._written - self._written_out >= WRITE_OUT_BYTES:
+            begin_writing_out(self._descriptor, self._written_out, self._written - self._written_out)
+            self._written_out = self._written
 
     def _commit(self, mode: int | None, times: tuple[float, float] | None) -> None:
         self._flush()

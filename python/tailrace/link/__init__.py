@@ -6,9 +6,11 @@ from tailrace.link.connection import Builder, Connection, ConnectionStatistics, 
 from tailrace.link.dial import WorkerConnection, WorkerHandler, dial
 from tailrace.link.endpoint import Endpoint
 from tailrace.link.holdings import Holdings
-from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
+from tailrace.link.impl import BatchWriterImpl, BlockReaderImpl, FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 from tailrace.link.listener import Listener, ListenerStatistics, Master
 from tailrace.link.proxy import (
+    BatchSink,
+    BlockSource,
     FileReaderProxy,
     FileWriterProxy,
     JournalSource,
@@ -18,6 +20,10 @@ from tailrace.link.proxy import (
 from tailrace.link.resume import CommandKey, Resume
 
 __all__ = [
+    "BatchSink",
+    "BatchWriterImpl",
+    "BlockReaderImpl",
+    "BlockSource",
     "Builder",
     "CommandKey",
     "Connection",

@@ -18,7 +18,7 @@ from tailrace.link.bell import Bell
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tailrace._core import Batch
+    from tailrace._core import Batch, Block
     from tailrace.link.stream import Incoming, Outgoing
     from tailrace.messages import StreamProgress
 
@@ -149,7 +149,7 @@ class Outflow(_Flow["Outgoing"]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: deque[bytes] = deque()
+        self._kept: deque[bytes | Block] = deque()
         # Absolute offsets: of the first byte that is kept, and of the end of what was written.
         self._begin = self._end = 0
         self._reset: str | None = None
@@ -191,7 +191,7 @@ class Outflow(_Flow["Outgoing"]):
                 continue
             return
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | Block) -> None:
         """Write all of it, as there is room. Cancelled: some of it may have been written; reset it then.
 
         Raises:

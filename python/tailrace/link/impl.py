@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from tailrace._core import Batch, Blake3, Block
     from tailrace.errors import ConnectionLost, RemoteError
     from tailrace.messages import Updates
 
@@ -62,6 +63,14 @@ class FileWriterImpl(ABC):
         """Everything is here; length and digest were verified. Returning tells the worker that it is in its place."""
 
 
+class BatchWriterImpl(FileWriterImpl):
+    """One of ours, which also takes what comes as it came: without a copy, and hashed where it is written."""
+
+    @abstractmethod
+    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
+        """In place of `remote_write`: the batch's chunks, over which the digest is to go, too."""
+
+
 class FileReaderImpl(ABC):
     """Gives what a worker downloads."""
 
@@ -72,3 +81,12 @@ class FileReaderImpl(ABC):
     @abstractmethod
     async def remote_close(self) -> None:
         """The worker is done with it. Not called after a failure."""
+
+
+class BlockReaderImpl(FileReaderImpl):
+    """One of ours, which also gives blocks that can be sent as they are, hashed where they were read."""
+
+    @abstractmethod
+    async def read_block(self, digest: Blake3) -> Block | None:
+        """In place of `remote_read`: the next block, over which the digest went, too, or may be one ahead. `None` at
+        the end."""

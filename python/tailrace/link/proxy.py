@@ -16,7 +16,7 @@ from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from tailrace._core import Journal
+    from tailrace._core import Batch, Blake3, Block, Journal
     from tailrace.link.resume import CommandKey
 
 ImplT = TypeVar("ImplT")
@@ -105,6 +105,20 @@ class JournalSink(RemoteCommandImpl):
         """See `RemoteCommandProxy.send`."""
 
 
+class BlockSource(Protocol):
+    """A file to be sent, as blocks."""
+
+    async def read_block(self, digest: Blake3) -> Block | None:
+        """The next block, over which the digest went, too. It may be one ahead. `None` at the end."""
+
+
+class BatchSink(Protocol):
+    """Where a file goes that comes."""
+
+    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
+        """The batch's chunks, over which the digest is to go, too."""
+
+
 class FileWriterProxy(RemoteProxy[FileWriterImpl]):
     """A handle on a `FileWriterImpl`: `write(data)`, `utime((accessed, modified))`, `unpack()`, `close()`, in order.
 
@@ -117,6 +131,12 @@ class FileWriterProxy(RemoteProxy[FileWriterImpl]):
     """At a worker: whether a directory goes to the master compressed, as `compress` asks for. An Impl of ours sees a
     plain tar stream; Buildbot's masters undo the compression themselves."""
 
+    async def send(self, source: BlockSource) -> None:
+        """At a worker, instead of `write`: all of a file. Waits and raises as `write`, and what the source raises."""
+        if not isinstance(self.impl, FileSink):
+            raise LocalProtocolError("only a worker sends a file")
+        await self.impl.send(source)
+
     async def abort(self, reason: str) -> None:
         """At a worker: give up; the master's object is not closed. Does nothing after `close`."""
         if not isinstance(self.impl, FileSink):
@@ -126,6 +146,10 @@ class FileWriterProxy(RemoteProxy[FileWriterImpl]):
 
 class FileSink(FileWriterImpl):
     """What stands for a `FileWriterImpl` at the worker."""
+
+    @abstractmethod
+    async def send(self, source: BlockSource) -> None:
+        """See `FileWriterProxy.send`."""
 
     @abstractmethod
     async def abort(self, reason: str) -> None:
@@ -139,3 +163,18 @@ class FileReaderProxy(RemoteProxy[FileReaderImpl]):
     """
 
     messages: ClassVar[frozenset[str]] = frozenset({"read", "close"})
+
+    async def receive(self, sink: BatchSink) -> None:
+        """At a worker, instead of `read`: all of a file, as it comes. Returns when it was verified; raises as `read`,
+        and what the sink raises."""
+        if not isinstance(self.impl, FileSource):
+            raise LocalProtocolError("only a worker receives a file")
+        await self.impl.receive(sink)
+
+
+class FileSource(FileReaderImpl):
+    """What stands for a `FileReaderImpl` at the worker."""
+
+    @abstractmethod
+    async def receive(self, sink: BatchSink) -> None:
+        """See `FileReaderProxy.receive`."""

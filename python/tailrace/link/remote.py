@@ -12,13 +12,14 @@ import trio
 from tailrace._core import Blake3, chunk_records, close_record, unpack_record, utime_record
 from tailrace.errors import LocalProtocolError, RemoteError, RemoteProtocolError
 from tailrace.limits import MIB
-from tailrace.link.impl import FileReaderImpl
-from tailrace.link.proxy import FileSink
+from tailrace.link.proxy import FileSink, FileSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tailrace._core import Batch
     from tailrace.link.flow import Inflow, Outflow
+    from tailrace.link.proxy import BatchSink, BlockSource
 
 TAKE_BYTES = MIB
 
@@ -38,6 +39,11 @@ class RemoteWriter(FileSink):
         await flow.wait_room()
         self._digest.update(data)
         await flow.write(chunk_records(data))
+
+    async def send(self, source: BlockSource) -> None:
+        flow = self._flow()
+        while (block := await source.read_block(self._digest)) is not None:
+            await flow.write(block)
 
     async def remote_utime(self, accessed_modified: tuple[float, float]) -> None:
         accessed, modified = accessed_modified
@@ -62,7 +68,7 @@ class RemoteWriter(FileSink):
 
 
 @final
-class RemoteReader(FileReaderImpl):
+class RemoteReader(FileSource):
     """Stands for the master's `FileReaderImpl`: a download."""
 
     def __init__(self, flow: Inflow, on_breach: Callable[[RemoteProtocolError], None]) -> None:
@@ -85,6 +91,17 @@ class RemoteReader(FileReaderImpl):
             self._flow.settle(self._end, 0)
         return bytes(piece)
 
+    async def receive(self, sink: BatchSink) -> None:
+        while not self._verified:
+            batch = await self._next()
+            close = self._look(batch)
+            await sink.write_batch(batch, self._digest)
+            self._end = batch.end
+            if close is not None:
+                self._verify(close)
+            else:
+                self._flow.settle(self._end, 0)
+
     async def remote_close(self) -> None:
         await trio.lowlevel.checkpoint()
         if self._verified and not self._data:
@@ -93,20 +110,31 @@ class RemoteReader(FileReaderImpl):
             self._flow.stop("closed")
 
     async def _take(self) -> None:
-        batch = await self._flow.take(TAKE_BYTES)
-        if batch is None:
-            raise RemoteError("RemoteProtocolError", "the download ended without its close record")
-        try:
-            data, close = batch.chunk_bytes(), batch.close()
-        except RemoteProtocolError as error:
-            self._on_breach(error)
-            raise RemoteError("RemoteProtocolError", str(error)) from error
+        batch = await self._next()
+        close, data = self._look(batch), batch.chunk_bytes()
         self._digest.update(data)
         self._data, self._end = memoryview(data), batch.end
         if close is not None:
             self._verify(close)
         elif not data:
             self._flow.settle(self._end, 0)
+
+    async def _next(self) -> Batch:
+        batch = await self._flow.take(TAKE_BYTES)
+        if batch is None:
+            raise RemoteError("RemoteProtocolError", "the download ended without its close record")
+        return batch
+
+    def _look(self, batch: Batch) -> tuple[int, bytes] | None:
+        """Its close record, if that is in it. None of its records is malformed."""
+        try:
+            close = batch.close()
+            # This looks at the records behind it, too.
+            _ = batch.chunk_size
+        except RemoteProtocolError as error:
+            self._on_breach(error)
+            raise RemoteError("RemoteProtocolError", str(error)) from error
+        return close
 
     def _verify(self, close: tuple[int, bytes]) -> None:
         if close != (self._digest.length, self._digest.digest()):

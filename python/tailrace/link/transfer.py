@@ -13,6 +13,8 @@ from tailrace._core import Blake3, chunk_records, close_record
 from tailrace.errors import ConnectionLost, LocalProtocolError, RemoteError, RemoteProtocolError
 from tailrace.limits import MIB
 from tailrace.link.foreign import Raised, call_foreign
+from tailrace.link.impl import BatchWriterImpl, BlockReaderImpl
+from tailrace.link.proxy import RemoteProxy
 
 if TYPE_CHECKING:
     from tailrace._core import Batch
@@ -64,7 +66,10 @@ async def receive(line: Lifeline, stream: Inflow, writer: FileWriterProxy, comma
 
 async def _hand_on(batch: Batch, writer: FileWriterProxy, digest: Blake3) -> bool:
     """Whether that was the end of it."""
-    if data := batch.chunk_bytes():
+    impl = writer.impl
+    if isinstance(impl, BatchWriterImpl) and _is_plain(writer):
+        await call_foreign(impl.write_batch, batch, digest)
+    elif data := batch.chunk_bytes():
         digest.update(data)
         await call_foreign(writer.callRemote, "write", data)
     if (times := batch.utime()) is not None:
@@ -85,10 +90,11 @@ async def send(stream: Outflow, reader: FileReaderProxy, command: str) -> bool:
     try:
         digest = Blake3()
         with stream.scope:
-            while data := await _read(reader):
-                digest.update(data)
-                await stream.write(chunk_records(data))
-                await stream.wait_room()
+            impl = reader.impl
+            if isinstance(impl, BlockReaderImpl) and _is_plain(reader):
+                await _send_blocks(stream, impl, digest)
+            else:
+                await _send_pieces(stream, reader, digest)
             await stream.write(close_record(digest.length, digest.digest()))
             await stream.finish()
     except Raised as raised:
@@ -101,6 +107,23 @@ async def send(stream: Outflow, reader: FileReaderProxy, command: str) -> bool:
         stream.reset("Cancelled: the command ended before its download")
     await _close(stream.error, reader, command)
     return True
+
+
+async def _send_blocks(stream: Outflow, impl: BlockReaderImpl, digest: Blake3) -> None:
+    while (block := await call_foreign(impl.read_block, digest)) is not None:
+        await stream.write(block)
+
+
+async def _send_pieces(stream: Outflow, reader: FileReaderProxy, digest: Blake3) -> None:
+    while data := await _read(reader):
+        digest.update(data)
+        await stream.write(chunk_records(data))
+        await stream.wait_room()
+
+
+def _is_plain(proxy: FileReaderProxy | FileWriterProxy) -> bool:
+    """Nobody wants to see the calls: a proxy of the master's own may."""
+    return type(proxy).callRemote is RemoteProxy.callRemote
 
 
 async def _read(reader: FileReaderProxy) -> bytes:

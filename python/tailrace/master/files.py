@@ -6,19 +6,22 @@ one with a command of its own calls `aclose` in that command's `remote_complete`
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import trio
 
 from tailrace.errors import LimitExceeded, LocalProtocolError
-from tailrace.files import AtomicFile, Unpacker, pack
-from tailrace.link import FileReaderImpl, FileWriterImpl
+from tailrace.files import AtomicFile, FileBlocks, Unpacker, pack
+from tailrace.link import BatchWriterImpl, BlockReaderImpl, FileReaderImpl, FileWriterImpl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from io import FileIO
+
+    from tailrace._core import Batch, Blake3, Block
 
 
 @runtime_checkable
@@ -30,7 +33,7 @@ class Closes(Protocol):
 
 
 @final
-class DiskWriter(FileWriterImpl):
+class DiskWriter(BatchWriterImpl):
     """Puts what `uploadFile` sends at `path` below `root`, whole or not at all. Missing parents are made.
 
     Args:
@@ -52,11 +55,13 @@ class DiskWriter(FileWriterImpl):
 
     async def remote_write(self, data: bytes) -> None:
         """Writes beside the target."""
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
-                raise LimitExceeded(f"{self._path} is larger than it may be")
+        self._spend(len(data))
         await (await self._opened()).write(data)
+
+    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
+        """Writes beside the target."""
+        self._spend(batch.chunk_size)
+        await (await self._opened()).write_batch(batch, digest)
 
     async def remote_utime(self, accessed_modified: tuple[float, float]) -> None:
         """Remembers the file's times."""
@@ -76,6 +81,12 @@ class DiskWriter(FileWriterImpl):
         file, self._file = self._file, None
         if file is not None:
             await file.__aexit__(None, None, None)
+
+    def _spend(self, size: int) -> None:
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                raise LimitExceeded(f"{self._path} is larger than it may be")
 
     async def _opened(self) -> AtomicFile:
         if self._file is None:
@@ -127,19 +138,26 @@ class TreeWriter(FileWriterImpl):
 
 
 @final
-class DiskReader(FileReaderImpl):
+class DiskReader(BlockReaderImpl):
     """Gives `downloadFile` the file `path` below `root`."""
 
     def __init__(self, root: str | os.PathLike[str], path: str) -> None:
         self._root = Path(root)
         self._path = path
-        self._file: FileIO | None = None
+        self._file = -1
+        self._blocks: FileBlocks | None = None
 
     async def remote_read(self, maxLength: int) -> bytes:
         """Reads in a thread; what is read is one system call."""
-        if self._file is None:
+        if self._file < 0:
             self._file = await trio.to_thread.run_sync(_open, self._root, self._path)
-        return await trio.to_thread.run_sync(self._file.read, maxLength) or b""
+        return await trio.to_thread.run_sync(os.read, self._file, maxLength)
+
+    async def read_block(self, digest: Blake3) -> Block | None:
+        """Reads in a thread, one block ahead."""
+        if self._blocks is None:
+            self._blocks = FileBlocks(await trio.to_thread.run_sync(_open, self._root, self._path))
+        return await self._blocks.read_block(digest)
 
     async def remote_close(self) -> None:
         """The worker has what it wanted."""
@@ -148,9 +166,11 @@ class DiskReader(FileReaderImpl):
     async def aclose(self) -> None:
         """Closes the file."""
         await trio.lowlevel.checkpoint()
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+        if self._blocks is not None:
+            self._blocks.close()
 
 
 @final
@@ -209,5 +229,10 @@ def _place(root: Path, path: str) -> Path:
     return directory / name
 
 
-def _open(root: Path, path: str) -> FileIO:
-    return open(_inside(root, path), "rb", buffering=0)
+def _open(root: Path, path: str) -> int:
+    found = _inside(root, path)
+    descriptor = os.open(found, os.O_RDONLY | os.O_CLOEXEC)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(found))
+    return descriptor

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, final
 import attrs
 import trio
 
-from tailrace._core import __version__
+from tailrace._core import __version__, keep_freed_memory
 from tailrace.errors import LocalProtocolError, LoginRefused, TailraceError
 from tailrace.limits import Limits
 from tailrace.link.dial import dial
@@ -163,6 +163,7 @@ class _Target:
 async def _opened(
     directory: str | os.PathLike[str], limits: Limits, manners: Manners
 ) -> AsyncIterator[tuple[Worker, str]]:
+    keep_freed_memory()
     basedir = Path(os.path.abspath(directory))  # noqa: ASYNC240 - looks at nothing but the current directory
     with locked(basedir) as instance:
         async with open_worker(basedir, manners, limits) as worker:

@@ -38,7 +38,10 @@ mod _core {
     #[pymodule_export]
     use super::tar::{TarDecoder, TarEncoder, TarEntry};
     #[pymodule_export]
-    use super::transfer::{Blake3, chunk_records, close_record, unpack_record, utime_record};
+    use super::transfer::{
+        Blake3, Block, BlockReader, begin_writing_out, chunk_records, close_record, unpack_record, utime_record,
+        write_chunks,
+    };
     #[pymodule_export]
     use super::value::{decode_value, encode_value};
 }

@@ -115,6 +115,11 @@ impl Batch {
         Self(batch::Batch::new(start, bytes))
     }
 
+    /// What Python sees.
+    pub(crate) fn inner(&self) -> &batch::Batch {
+        &self.0
+    }
+
     /// The records as on the wire.
     pub(crate) fn bytes(&self) -> &Bytes {
         self.0.bytes()
@@ -225,6 +230,11 @@ impl Batch {
 
     fn chunk_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         joined(py, &self.0.chunks().map_err(remote)?)
+    }
+
+    #[getter]
+    fn chunk_size(&self) -> PyResult<usize> {
+        Ok(self.0.chunks().map_err(remote)?.iter().map(|chunk| chunk.len()).sum())
     }
 
     fn utime(&self) -> PyResult<Option<(f64, f64)>> {

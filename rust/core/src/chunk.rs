@@ -5,7 +5,7 @@ use crate::record::{self, kind};
 use crate::value::{Value, encode as encode_value, map};
 
 /// Bytes that a record costs besides its body: the length prefix and the kind.
-const RECORD_OVERHEAD: usize = 5;
+pub const RECORD_OVERHEAD: usize = 5;
 
 /// Appends `data` as chunk records of at most 1 MiB; nothing for no data.
 pub fn encode(data: &[u8], out: &mut Vec<u8>) {
@@ -13,6 +13,13 @@ pub fn encode(data: &[u8], out: &mut Vec<u8>) {
     for piece in data.chunks(CHUNK_BYTES_MAX) {
         record::encode(kind::CHUNK, piece, out);
     }
+}
+
+/// What stands before a piece of `length` bytes, at most 1 MiB, that is to be a record.
+pub fn header(length: usize) -> [u8; RECORD_OVERHEAD] {
+    debug_assert!(length <= CHUNK_BYTES_MAX);
+    let [a, b, c, d] = ((1 + length) as u32).to_be_bytes();
+    [a, b, c, d, kind::CHUNK]
 }
 
 /// The record that sets access and modification time, in Unix seconds.

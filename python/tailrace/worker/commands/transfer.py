@@ -1,8 +1,8 @@
 """The transfers: `uploadFile` and `uploadDirectory` to the master, `downloadFile` and `downloadDirectory` from it.
 
-Files are read and written in threads, in pieces of a megabyte; the Proxies keep many pieces in flight. What arrives is
-put in its place only when it is complete and its digest agrees: a transfer that fails or is interrupted leaves the old
-file as it was, on either side. Then `rc` is 1, and one line on `stderr` says why.
+Files are read, written and hashed in threads, in pieces of a megabyte; the Proxies keep many pieces in flight. What
+arrives is put in its place only when it is complete and its digest agrees: a transfer that fails or is interrupted
+leaves the old file as it was, on either side. Then `rc` is 1, and one line on `stderr` says why.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast, final
 import trio
 
 from tailrace.errors import ConnectionClosed, ConnectionLost, LimitExceeded, RemoteError, TailraceError
-from tailrace.files import AtomicFile, Unpacker, pack
+from tailrace.files import AtomicFile, FileBlocks, Unpacker, pack
 from tailrace.link import FileReaderProxy, FileWriterProxy
 
 from .child import error_text, make_directory
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from tailrace._core import Batch, Blake3, Block
+    from tailrace.link import BatchSink, BlockSource
     from tailrace.worker.journal import MemoryOutput
 
     from .command import Arguments, Context
@@ -47,10 +49,18 @@ class Remote(Protocol):
     async def callRemote(self, message: str, /, *args: object) -> object: ...
 
 
+class Reader(Remote, Protocol):
+    """A Proxy for what the master reads."""
+
+    async def receive(self, sink: BatchSink, /) -> None: ...
+
+
 class Writer(Remote, Protocol):
     """A Proxy for what the master writes. `close` comes last, and returns when all is in its place there."""
 
     takes_compressed: bool
+
+    async def send(self, source: BlockSource, /) -> None: ...
 
     async def abort(self, reason: str, /) -> None: ...
 
@@ -74,17 +84,16 @@ class UploadFile:
         return await _ended(out, f"cannot upload {self._path}", self._send, self._writer.abort)
 
     async def _send(self) -> None:
-        source = await _Source.open(self._path)
+        descriptor, found = await _opened(self._path)
+        blocks = FileBlocks(descriptor)
         try:
-            self._budget.check(source.found.st_size)
-            while piece := await source.read():
-                self._budget.spend(len(piece))
-                await self._writer.callRemote("write", piece)
+            self._budget.check(found.st_size)
+            await self._writer.send(_SpendingSource(blocks, self._budget))
             if self._keepstamp:
-                await self._writer.callRemote("utime", (source.found.st_atime, source.found.st_mtime))
+                await self._writer.callRemote("utime", (found.st_atime, found.st_mtime))
             await self._writer.callRemote("close")
         finally:
-            source.close()
+            blocks.close()
 
 
 @final
@@ -142,9 +151,7 @@ class DownloadFile:
     async def _receive(self) -> None:
         await make_directory(self._path.parent)
         async with AtomicFile(self._path) as target:
-            while piece := await _read(self._reader):
-                self._budget.spend(len(piece))
-                await target.write(piece)
+            await self._reader.receive(_SpendingSink(target, self._budget))
             await target.commit(mode=self._mode)
         await self._reader.callRemote("close")
 
@@ -227,50 +234,41 @@ class _Budget:
 
 
 @final
-class _Source:
-    """A file that is read in threads. A read that is cancelled leaves its thread behind, which then closes the file."""
+class _SpendingSource:
+    """A file to be sent, as far as the budget goes."""
 
-    def __init__(self, descriptor: int, found: os.stat_result) -> None:
-        self.found = found
-        self._descriptor = descriptor
-        self._busy = threading.Lock()
-        self._closing = False
+    def __init__(self, blocks: FileBlocks, budget: _Budget) -> None:
+        self._blocks = blocks
+        self._budget = budget
 
-    @classmethod
-    async def open(cls, path: Path) -> _Source:
-        """Opens it. Cancelled while the open hangs (a pipe without a writer), its thread is left behind."""
-        abandoned = threading.Event()
-        try:
-            opened = await trio.to_thread.run_sync(_open_to_read, path, abandoned, abandon_on_cancel=True)
-        except trio.Cancelled:
-            abandoned.set()
-            raise
-        return cls(*opened)
+    async def read_block(self, digest: Blake3) -> Block | None:
+        block = await self._blocks.read_block(digest)
+        if block is not None:
+            self._budget.spend(block.size)
+        return block
 
-    async def read(self) -> bytes:
-        """The next piece; empty at the end."""
-        return await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
 
-    def close(self) -> None:
-        """Closes it, or lets the thread that still reads do that."""
-        self._closing = True
-        self._close_if_idle()
+@final
+class _SpendingSink:
+    """A file that comes, as far as the budget goes."""
 
-    def _read(self) -> bytes:
-        with self._busy:
-            data = b"" if self._closing else os.read(self._descriptor, PIECE_BYTES)
-        if self._closing:
-            self._close_if_idle()
-        return data
+    def __init__(self, file: AtomicFile, budget: _Budget) -> None:
+        self._file = file
+        self._budget = budget
 
-    def _close_if_idle(self) -> None:
-        if self._busy.acquire(blocking=False):
-            try:
-                if self._descriptor >= 0:
-                    os.close(self._descriptor)
-                    self._descriptor = -1
-            finally:
-                self._busy.release()
+    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
+        self._budget.spend(batch.chunk_size)
+        await self._file.write_batch(batch, digest)
+
+
+async def _opened(path: Path) -> tuple[int, os.stat_result]:
+    """A descriptor. Cancelled while the open hangs (a pipe without a writer), its thread is left behind."""
+    abandoned = threading.Event()
+    try:
+        return await trio.to_thread.run_sync(_open_to_read, path, abandoned, abandon_on_cancel=True)
+    except trio.Cancelled:
+        abandoned.set()
+        raise
 
 
 def _open_to_read(path: Path, abandoned: threading.Event) -> tuple[int, os.stat_result]:
@@ -299,11 +297,11 @@ def _worker_path(context: Context, name: str) -> Path:
     return context.path(arguments.text("workdir", "."), os.path.expanduser(text))
 
 
-def _reader(arguments: Arguments) -> Remote:
+def _reader(arguments: Arguments) -> Reader:
     value = arguments.raw("reader")
     if isinstance(value, FileWriterProxy) or not callable(getattr(value, "callRemote", None)):
         raise arguments.wrong("reader", "a FileReaderImpl of the master")
-    return cast(Remote, value)
+    return cast(Reader, value)
 
 
 def _writer(arguments: Arguments) -> Writer:
