@@ -127,9 +127,10 @@ def build(revision: str) -> Path:
         print(f"building {revision} ({commit[:12]}), once; some minutes", file=sys.stderr, flush=True)
         source, wheels = home / "source", home / "wheels"
         source.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["tar", "-x", "-C", source], input=_git("archive", commit), check=True)
-        # What it depends on is built already, where ours is built.
-        environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
+        # Cargo takes two checkouts in one target directory for the same crates, and goes by times: each revision's
+        # sources are new here, and ours are not in it. What they depend on is built once.
+        subprocess.run(["tar", "-x", "-m", "-C", source], input=_git("archive", commit), check=True)
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET / "compare" / "target")}
         command = [
             BIN / "maturin",
             "build",
