@@ -15,6 +15,10 @@ TARGET = Path(__file__).parent.parent / "target"
 """Where what is built lies: on a real disk, as a rule, which `/tmp` often is not."""
 
 
+LESS_IS_BETTER = {"s/GB", "s", "ms", "µs", "KiB", "MiB", "%", "million"}
+"""Units of cost; the others are of speed."""
+
+
 @attrs.frozen(kw_only=True)
 class Row:
     """A figure of ours, beside a peer's or the limit's from the same run."""
@@ -44,6 +48,17 @@ class Row:
             return None
         return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
 
+    @property
+    def less_is_better(self) -> bool:
+        return self.at_most is not None or (self.at_least is None and self.unit in LESS_IS_BETTER)
+
+    @property
+    def target(self) -> str:
+        """As people read it; empty: there is none."""
+        if self.at_most is not None:
+            return f"≤ {self.at_most:.3g}"
+        return "" if self.at_least is None else f"≥ {self.at_least:.3g}"
+
     def to_json(self) -> dict[str, object]:
         return {**attrs.asdict(self), "ratio": self.ratio, "met": self.is_met}
 
@@ -55,11 +70,13 @@ def line(row: Row) -> str:
     """The row as the terminal shows it."""
     theirs = "" if row.theirs is None else number(row.theirs)
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    target = "" if row.at_least is None else f">= {row.at_least:.3g}"
-    target = target if row.at_most is None else f"<= {row.at_most:g}"
-    verdict = {True: "met", False: "MISSED", None: ""}[row.is_met]
     ours = f"{number(row.ours)} {row.unit}"
-    return f"{row.job:44} {ours:>16} {theirs:>10} {row.peer:24} {ratio:>6} {target:>8} {verdict}".rstrip()
+    return f"{row.job:44} {ours:>16} {theirs:>10} {row.peer:24} {ratio:>6} {row.target:>8} {verdict(row)}".rstrip()
+
+
+def verdict(row: Row) -> str:
+    """Whether the target was met, in a word."""
+    return {True: "met", False: "MISSED", None: ""}[row.is_met]
 
 
 def number(figure: float) -> str:
