@@ -31,15 +31,43 @@ pub const fn len(n: u64) -> usize {
 
 /// Takes an integer from the front of `input`.
 pub fn decode(input: &mut &[u8]) -> Result<u64, ProtocolError> {
+    let (n, bytes) = match **input {
+        // Most are small: kinds, counts, differences.
+        [byte @ 0..0x80, ..] => (u64::from(byte), 1),
+        // The others are times, of which each record has two.
+        [a, b, c, d, e, f, g, h, ..] => {
+            decode_word(u64::from_le_bytes([a, b, c, d, e, f, g, h])).map_or_else(|| decode_bytewise(input), Ok)?
+        }
+        _ => decode_bytewise(input)?,
+    };
+    // In its shortest form the last group is not zero.
+    if bytes > 1 && n >> (7 * (bytes - 1)) == 0 {
+        return Err(malformed("an integer is not in its shortest form"));
+    }
+    *input = input.get(bytes..).unwrap_or_default();
+    Ok(n)
+}
+
+/// The integer at the front of eight bytes, the first lowest, and how long it is; `None`: it is longer than they are.
+fn decode_word(word: u64) -> Option<(u64, usize)> {
+    let ends = !word & 0x8080_8080_8080_8080;
+    if ends == 0 {
+        return None;
+    }
+    // All bits up to the first byte that ends an integer, then without the high bits, then two groups and two groups together.
+    let n = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+    let n = (n & 0x007f_007f_007f_007f) | ((n & 0x7f00_7f00_7f00_7f00) >> 1);
+    let n = (n & 0x0000_3fff_0000_3fff) | ((n & 0x3fff_0000_3fff_0000) >> 2);
+    let n = (n & 0x0fff_ffff) | ((n & 0x0fff_ffff_0000_0000) >> 4);
+    Some((n, ends.trailing_zeros() as usize / 8 + 1))
+}
+
+fn decode_bytewise(input: &[u8]) -> Result<(u64, usize), ProtocolError> {
     let mut n = 0;
     for (index, &byte) in input.iter().take(BYTES_MAX).enumerate() {
         n |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            if byte == 0 && index > 0 {
-                return Err(malformed("an integer is not in its shortest form"));
-            }
-            *input = input.get(index + 1..).unwrap_or_default();
-            return Ok(n);
+            return Ok((n, index + 1));
         }
     }
     Err(malformed(if input.len() < BYTES_MAX { "an integer is cut off" } else { "an integer is longer than 9 bytes" }))
@@ -105,6 +133,32 @@ mod tests {
             let mut input = bytes;
             assert_eq!(decode(&mut input), Ok(n));
             assert!(input.is_empty());
+        }
+    }
+
+    #[test]
+    fn eight_bytes_at_once_say_the_same_as_one_by_one() {
+        let sizes = (0..63).flat_map(|bit| [1 << bit, (1 << bit) - 1, (1 << bit) | 1, MAX >> bit]);
+        for (n, behind) in sizes.flat_map(|n| [0x00, 0x7f, 0x80, 0xff].map(|behind| (n, behind))) {
+            let mut bytes = Vec::new();
+            encode(n, &mut bytes);
+            bytes.extend([behind; 8]);
+            let mut input = bytes.as_slice();
+            assert_eq!(decode(&mut input), Ok(n));
+            assert_eq!(input, [behind; 8]);
+            assert_eq!(decode_bytewise(&bytes), Ok((n, len(n))));
+        }
+    }
+
+    #[test]
+    fn a_last_group_of_zero_is_refused_wherever_it_stands() {
+        for length in 2..=9 {
+            let mut bytes = vec![0x81; length];
+            bytes[length - 1] = 0;
+            for behind in [0, 8] {
+                bytes.resize(length + behind, 0x55);
+                assert!(decode(&mut &bytes[..]).is_err(), "{bytes:x?}");
+            }
         }
     }
 
