@@ -35,8 +35,9 @@ pub(crate) fn coalesce_blocks() -> Result<Ready, Failed> {
 
 pub(crate) fn coalesce_lines() -> Result<Ready, Failed> {
     let text = lines(1 << 20);
+    let lines: Vec<Vec<u8>> = text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     Ok(Box::new(move || {
-        coalesce(text.split_inclusive(|byte| *byte == b'\n'), 2, 2 << 20);
+        coalesce(lines.iter().map(Vec::as_slice), 2, 2 << 20);
         Ok(())
     }))
 }
@@ -83,10 +84,10 @@ pub(crate) fn line_starts() -> Result<Ready, Failed> {
 }
 
 pub(crate) fn ledger() -> Result<Ready, Failed> {
-    let journal = made_journal(1 << 20)?;
+    let journal = Bytes::from(made_journal(1 << 20)?);
     Ok(Box::new(move || {
         let mut ledger = Ledger::new();
-        ledger.add(&journal)?;
+        ledger.add_batch(&Batch::new(0, journal.clone()))?;
         black_box(ledger.receipt());
         Ok(())
     }))

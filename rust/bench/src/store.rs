@@ -4,9 +4,12 @@ use std::hint::black_box;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
+use tailrace_core::batch::Batch;
 use tailrace_core::chain::Chain;
 use tailrace_core::journal::Source;
+use tailrace_core::ledger::Ledger;
 use tailrace_store::{LogReader, LogWriter, Select};
 use tailrace_supervisor::ring::{self, CAPACITY_UNIT};
 
@@ -89,12 +92,21 @@ fn write(writer: &mut LogWriter, batches: &[Vec<u8>]) -> Result<(), Failed> {
     Ok(())
 }
 
+/// As a master does it: its ledger has checked and hashed each batch.
 pub(crate) fn append() -> Result<Ready, Failed> {
     let directory = Directory::new()?;
     let mut writer = LogWriter::create(directory.path(), SEGMENT_BYTES)?;
-    let batches = batches(&journal(1 << 20)?, 256 << 10)?;
+    let mut ledger = Ledger::new();
+    let mut made = Vec::new();
+    for batch in batches(&journal(1 << 20)?, 256 << 10)? {
+        let batch = Batch::new(ledger.offset(), Bytes::from(batch));
+        ledger.add_batch(&batch)?;
+        made.push(batch);
+    }
     Ok(Box::new(move || {
-        write(&mut writer, &batches)?;
+        for batch in &made {
+            writer.append_batch(batch)?;
+        }
         black_box(directory.path());
         Ok(())
     }))

@@ -302,7 +302,7 @@ impl Ledger {
 
     #[pyo3(signature = (batch, /))]
     fn add(&mut self, py: Python<'_>, batch: &Batch) -> PyResult<()> {
-        py.detach(|| self.0.add(batch.bytes())).map_err(remote)
+        py.detach(|| self.0.add_batch(&batch.0)).map_err(remote)
     }
 
     #[getter]

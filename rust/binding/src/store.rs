@@ -36,7 +36,10 @@ impl LogWriter {
 
     #[pyo3(signature = (batch, chain = None, /))]
     fn append(&self, py: Python<'_>, batch: &Batch, chain: Option<[u8; 32]>) -> PyResult<()> {
-        self.with(py, |writer| writer.append(batch.bytes(), batch.start(), chain))
+        self.with(py, |writer| match chain {
+            Some(chain) => writer.append(batch.bytes(), batch.start(), Some(chain)),
+            None => writer.append_batch(batch.inner()),
+        })
     }
 
     #[pyo3(signature = (batch, reason, chain = None, /))]

@@ -3,11 +3,13 @@
 //! Nothing is decoded before it is asked for, and what is made shares the bytes.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::channel::Channel;
 use crate::error::ProtocolError;
+use crate::journal::Mark;
 use crate::ledger::Receipt;
 use crate::line::{line_start, utf8_tail};
 use crate::record::{Log, Piece, Record, Records, Run, encode_log, runs};
@@ -18,12 +20,25 @@ use crate::value::{Value, decode_all};
 pub struct Batch {
     start: u64,
     bytes: Bytes,
+    /// What a ledger found out about the records, for all parts of the batch.
+    marks: Arc<OnceLock<Vec<Mark>>>,
 }
 
 impl Batch {
     /// Records that begin at the offset `start` of their stream.
-    pub const fn new(start: u64, bytes: Bytes) -> Self {
-        Self { start, bytes }
+    pub fn new(start: u64, bytes: Bytes) -> Self {
+        Self { start, bytes, marks: Arc::default() }
+    }
+
+    /// The chain at its start, at some record boundaries in it and at its end, once a ledger has added it (or what it is a part
+    /// of, and then also elsewhere); else nothing. Hashing is most of the work that records make, and is not to be done twice.
+    pub fn marks(&self) -> &[Mark] {
+        self.marks.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes what [`Batch::marks`] says. The first time counts.
+    pub(crate) fn set_marks(&self, marks: Vec<Mark>) {
+        let _ = self.marks.set(marks);
     }
 
     /// The offset of the first record.
@@ -202,7 +217,7 @@ impl Batch {
 
     fn between(&self, offsets: Range<u64>) -> Self {
         let [begin, end] = [offsets.start, offsets.end].map(|offset| (offset - self.start) as usize);
-        Self { start: offsets.start, bytes: self.bytes.slice(begin..end) }
+        Self { start: offsets.start, bytes: self.bytes.slice(begin..end), marks: Arc::clone(&self.marks) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::channel::{Channel, PerChannel};
 use crate::error::ProtocolError;
@@ -14,6 +15,8 @@ pub use account::Account;
 
 /// Named logs of one command: more than anyone watches.
 pub const LOGS_MAX: usize = 1_024;
+/// Marks in a batch are this far apart, or one record: a hundredth of the bytes at most.
+const MARK_BYTES: usize = 4096;
 const JOURNAL: u8 = 6;
 
 /// Bytes and lines of one channel.
@@ -146,6 +149,23 @@ impl Ledger {
             let (_, bytes) = record?;
             self.add_record(&Record::decode(bytes)?, bytes)?;
         }
+        Ok(())
+    }
+
+    /// The same, and leaves word in the batch what the chain was, so that who keeps it need not hash it again.
+    pub fn add_batch(&mut self, batch: &Batch) -> Result<(), ProtocolError> {
+        let mut marks = vec![(batch.start(), self.chain)];
+        let mut marked = 0;
+        for record in Records::new(batch.bytes()) {
+            let (at, bytes) = record?;
+            if at - marked >= MARK_BYTES {
+                marks.push((batch.start() + at as u64, self.chain));
+                marked = at;
+            }
+            self.add_record(&Record::decode(bytes)?, bytes)?;
+        }
+        marks.push((batch.end(), self.chain));
+        batch.set_marks(marks);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tailrace_core::batch::Batch;
 use tailrace_core::chain::Chain;
 use tailrace_core::record::{Record, Records};
 
@@ -92,6 +93,18 @@ impl LogWriter {
         let blocks = Blocks::make(records, state.clone(), chain)?;
         let open = self.open_for(&state)?;
         self.write(&open, records, blocks)
+    }
+
+    /// The same of a batch that a ledger may have added: what it found is not hashed again, if it began with our chain.
+    pub fn append_batch(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.live.now().check()?;
+        let state = self.state_at(batch.start())?;
+        if batch.bytes().is_empty() {
+            return Ok(());
+        }
+        let blocks = Blocks::make_marked(batch, state.clone())?;
+        let open = self.open_for(&state)?;
+        self.write(&open, batch.bytes(), blocks)
     }
 
     /// Passes over whole records as if they were appended, but leaves them out: a gap, which the next append writes down. `reason` is a
@@ -386,6 +399,37 @@ impl Blocks {
             rest = behind;
         }
         Ok(blocks)
+    }
+
+    /// Blocks that end at marks, as long as these are of the same chain as the state.
+    fn make_marked(batch: &Batch, state: State) -> Result<Self, StoreError> {
+        let ours = (state.offset, Chain::from(state.chain));
+        let Ok(first) = batch.marks().binary_search_by_key(&ours.0, |(offset, _)| *offset) else {
+            return Self::make(batch.bytes(), state, None);
+        };
+        let marks = batch.marks().get(first..).unwrap_or_default();
+        if marks.first() != Some(&ours) {
+            return Self::make(batch.bytes(), state, None);
+        }
+        let mut blocks = Self { made: Vec::new(), end: state };
+        let mut rest: &[u8] = batch.bytes();
+        let mut marks = marks.iter().skip(1).take_while(|(offset, _)| *offset <= batch.end()).peekable();
+        while let Some(&(mut end, mut chain)) = marks.next() {
+            let begin = blocks.end.offset;
+            while let Some(&(later, its)) = marks.next_if(|(offset, _)| offset - begin <= BLOCK_BYTES as u64) {
+                (end, chain) = (later, its);
+            }
+            let Some((payload, behind)) = rest.split_at_checked((end - begin) as usize) else { break };
+            blocks.push(payload, Some(*chain.as_bytes()))?;
+            rest = behind;
+        }
+        if rest.is_empty() {
+            return Ok(blocks);
+        }
+        // A part of what was added, that ends between two marks.
+        let behind = Self::make(rest, blocks.end, None)?;
+        blocks.made.extend(behind.made);
+        Ok(Self { made: blocks.made, end: behind.end })
     }
 
     fn push(&mut self, payload: &[u8], known: Option<[u8; 32]>) -> Result<(), StoreError> {
