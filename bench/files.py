@@ -117,7 +117,12 @@ def _large(home: Path, options: Options, peer: Openssh | None) -> Iterator[Row]:
 
 def _small(home: Path, options: Options, peer: Openssh | None) -> Iterator[Row]:
     count = int(SMALL_FILES * options.scale)
-    source, target = home / "tree", home / "copies"
+    trees = home / "trees"
+    trees.mkdir()
+    # ext4 is slow to make files in a part of the disk where many were removed in the last minutes, for everyone. So
+    # each tree has a part of its own, as below the root of the file system, and none is removed before the end.
+    subprocess.run(["chattr", "+T", trees], check=False, stderr=subprocess.DEVNULL)
+    source, target = trees / "tree", trees / "copies"
     _plant(source, count)
     jobs = {f"ours {way}": partial(_ours, way, source, target) for way in WAYS}
     if peer is not None:
@@ -144,7 +149,7 @@ def _small(home: Path, options: Options, peer: Openssh | None) -> Iterator[Row]:
             yield Row(job=job, unit="/s", ours=ours, peer="rsync, sync -f", theirs=speed[f"rsync {way}"])
         if peer is None:
             yield Row(job=job, unit="/s", ours=ours)
-    shutil.rmtree(source)
+    shutil.rmtree(trees)
 
 
 def _line(home: Path, options: Options) -> Iterator[Row]:
@@ -190,10 +195,7 @@ def _timed(target: Path, *commands: list[str]) -> float:
 
 
 def _clear(target: Path) -> None:
-    """What a job before left is away, and on disk: it is not the next one's to write.
-
-    Trees are removed at the end. ext4 is slow to make files where many were removed in the last minutes.
-    """
+    """What a job before left is away, and on disk: it is not the next one's to write."""
     if target.is_dir():
         target.rename(target.with_name(f"{target.name}-{time.monotonic_ns()}"))
     else:

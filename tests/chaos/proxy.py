@@ -33,12 +33,14 @@ from typing import Literal, get_args
 
 import trio
 
-from .way import Buffer, How, Mode, Way
+from .way import TRICKLE_S, Buffer, How, Mode, Way
 
 CHUNK = 256 * 1024
 # Without a delay hardly more than a chunk is under way; with one, what 300 MB/s bring in 50 ms.
 AHEAD = 256 * 1024
 DELAYED = 16 * 1024 * 1024
+# What a throttled line that was kept from sending may catch up: a late wake-up is to cost it nothing.
+CATCH_UP_S = 2 * TRICKLE_S
 # How long a connection that ends by FIN waits for its two ends to close.
 LINGER_S = 5.0
 
@@ -196,6 +198,7 @@ class Pair:
         await trio.sleep_forever()
 
     async def _write(self, way: Way, buffer: Buffer, sink: trio.socket.SocketType) -> None:
+        free_at = 0.0
         while True:
             due, data = await buffer.take()
             await trio.sleep_until(due)
@@ -208,7 +211,8 @@ class Pair:
                 sent = await sink.send(view[: way.piece_bytes] if way.bytes_per_s else view)
                 view = view[sent:]
                 if way.bytes_per_s:
-                    await trio.sleep(sent / way.bytes_per_s)
+                    free_at = max(free_at, due, trio.current_time() - CATCH_UP_S) + sent / way.bytes_per_s
+                    await trio.sleep_until(free_at)
             buffer.taken(data)
 
     async def _vanish(self) -> None:

@@ -2,6 +2,7 @@
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import os
@@ -14,6 +15,7 @@ import trio
 
 from tailrace.errors import LimitExceeded, UnsafeArchive
 from tailrace.files import Unpacker, pack
+from tailrace.files import unpack as unpacking
 
 from .archives import archive, directory, file, hardlink, snapshot, symlink
 
@@ -307,3 +309,31 @@ async def test_somebody_who_swaps_directories_for_links_leads_nothing_outside(pl
         stop.set()
         thread.join()
     assert snapshot(place.parent / "outside") == {"precious": (stat.S_IFREG, 0o644, b"precious")}
+
+
+async def test_a_disk_that_fails_while_more_comes_fails_the_commit(tmp_path, monkeypatch):
+    # Linux says it once: to the sync that was begun early.
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def sync(descriptor):
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(unpacking, "sync_filesystem", sync)
+    monkeypatch.setattr(unpacking, "WRITE_OUT_BYTES", 1)
+    async with Unpacker(tmp_path / "tree") as tree:
+        await tree.write(archive(file("file", bytes(2 * unpacking.BATCH_BYTES))))
+        with pytest.raises(OSError, match="Input/output error"):
+            await tree.commit()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_large_tree_is_synced_while_it_comes_and_at_the_end(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(unpacking, "sync_filesystem", synced.append)
+    monkeypatch.setattr(unpacking, "WRITE_OUT_BYTES", unpacking.BATCH_BYTES)
+    async with Unpacker(tmp_path / "tree") as tree:
+        await tree.write(archive(file("file", bytes(2 * unpacking.BATCH_BYTES))))
+        await tree.commit()
+    assert len(synced) == 2
+    assert (tmp_path / "tree" / "file").stat().st_size == 2 * unpacking.BATCH_BYTES
