@@ -315,6 +315,9 @@ class Journal:
         self, offset: int, /
     ) -> bytes | None: ...  # over all records before; None: no record boundary in [begin, end]
     def wants_bell(self) -> bool: ...  # ring: ask to be told when it grows. True: nothing new since `end` was read
+    @property
+    def label(self) -> bytes | None: ...  # ring: what `set_label` wrote, in this process or an earlier one
+    def set_label(self, label: bytes, /) -> bool: ...  # False: longer than 3,768 bytes, empty, or not a ring
     # in memory only
     def append(self, channel: str, data: Buffer, wall_us: int, mono_us: int, name: str | None = None, /) -> None: ...
     def update(self, values: Mapping[str, Value], /) -> None: ...

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import trio
 
-from tailrace._core import decode_value, encode_value
+from tailrace._core import Journal, decode_value, encode_value
 from tailrace.worker import create_worker
 from tailrace.worker.label import FILE
 
@@ -249,7 +249,7 @@ async def test_a_supervisor_that_died_with_its_worker_has_a_successor(farm, boot
     await wait_until(lambda: not alive(supervisor))
     (directory,) = supervisors(farm)
     if boot is not None:
-        label = decode_value((directory / FILE).read_bytes())
+        label = decode_value(Journal.map(str(directory / "journal.ring")).label)
         (directory / FILE).write_bytes(encode_value({**label, "boot": boot}))
     with serving(farm):
         await impl.ended()
@@ -285,7 +285,7 @@ async def test_the_command_of_a_master_that_cannot_come_back_is_ended(farm):
         await impl.wait_bytes(3)
         (supervisor,) = _children(farm)
     (directory,) = supervisors(farm)
-    label = decode_value((directory / FILE).read_bytes())
+    label = decode_value(Journal.map(str(directory / "journal.ring")).label)
     (directory / FILE).write_bytes(encode_value({**label, "master": ""}))
     with serving(farm):
         await wait_until(lambda: not alive(supervisor))

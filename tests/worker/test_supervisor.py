@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -548,6 +549,84 @@ class TestLives:
             for number in range(20):
                 nursery.start_soon(one, number)
         assert sorted(done) == [(number, True, str(number)) for number in range(20)]
+
+    async def test_a_short_commands_supervisor_is_there_for_the_next_one(self, tmp_path):
+        async with open_supervisors(tmp_path / "s", idle_max=1) as supervisors:
+            pids = set()
+            for number in range(5):
+                supervised = await supervisors.start(str(number), Label.of(KEY, float(number)))
+                async with reading(supervised) as reader:
+                    exit_ = await supervised.spawn(shell(f"echo {number}; exit {number}", tmp_path), b"header\n")
+                await supervised.aclose()
+                assert (exit_.rc, reader.text("stdout")) == (number, f"{number}\n")
+                assert reader.text("header").startswith("header\n")
+                assert reader.agrees()
+                pids.add(supervised.pid)
+                await wait_until(lambda supervised=supervised: supervised.is_fresh)
+                assert Journal.map(str(supervised.directory / "journal.ring")).label is None
+            assert len(pids) == 1
+            await supervised.interrupt("the one before is nothing to the next")
+            supervised = await supervisors.start("last")
+            assert supervised.pid in pids
+            async with reading(supervised):
+                assert (await supervised.spawn(shell("exit 3", tmp_path))).rc == 3
+            await supervised.aclose()
+            await wait_until(lambda: not any(map(alive, pids)))
+            assert list((tmp_path / "s").iterdir()) == []
+
+    async def test_no_other_command_begins_where_something_is_left_of_one(self, tmp_path):
+        async with open_supervisors(tmp_path / "s", idle_max=1) as supervisors:
+            for script in ("setsid sleep 1000 >/dev/null 2>&1 &", "seq 100000"):
+                supervised = await supervisors.start("1")
+                async with reading(supervised):
+                    await supervised.spawn(shell(script, tmp_path))
+                await supervised.aclose()
+                await wait_until(lambda supervised=supervised: not alive(supervised.pid))
+                assert not supervised.is_fresh
+                await wait_until(lambda supervised=supervised: not supervised.directory.exists())
+
+    async def test_an_idle_supervisor_that_is_killed_is_not_missed(self, tmp_path):
+        async with open_supervisors(tmp_path / "s", idle_max=1) as supervisors:
+            supervised = await supervisors.start("1")
+            async with reading(supervised):
+                await supervised.spawn(shell("true", tmp_path))
+            await supervised.aclose()
+            await wait_until(lambda: supervised.is_fresh)
+            os.kill(supervised.pid, signal.SIGKILL)
+            await wait_until(lambda: not supervised.directory.exists())
+            again = await supervisors.start("2")
+            async with reading(again):
+                assert (await again.spawn(shell("exit 4", tmp_path))).rc == 4
+            await again.aclose()
+        assert list((tmp_path / "s").iterdir()) == []
+
+    async def test_an_idle_supervisor_that_was_given_a_command_waits_for_the_next_daemon(self, tmp_path):
+        async with open_supervisors(tmp_path / "s", idle_max=2) as supervisors:
+            firsts = [await supervisors.start(str(number)) for number in range(2)]
+            for first in firsts:
+                async with reading(first):
+                    await first.spawn(shell("true", tmp_path))
+                await first.aclose()
+            await wait_until(lambda: all(first.is_fresh for first in firsts))
+            # One is given a command, and the daemon is gone before it has said more; the other is nobody's.
+            taken = [await supervisors.start("3", Label.of(KEY, 1.0)), await supervisors.start("4")]
+            for supervised in taken:
+                supervised.detach()
+            await wait_until(lambda: not taken[1].directory.exists())
+            assert taken[0].directory.exists()
+        async with open_supervisors(tmp_path / "s") as supervisors:
+            (left,) = supervisors.left
+            assert left.label.key == KEY
+            assert not await left.supervised.rejoin()
+        assert list((tmp_path / "s").iterdir()) == []
+
+    async def test_a_label_that_is_too_long_for_the_ring_stands_beside_it(self, tmp_path):
+        label = Label.of(attrs.evolve(KEY, name="n" * 10_000), 1.0)
+        async with open_supervisors(tmp_path / "s", idle_max=1) as supervisors:
+            (await supervisors.start("1", label)).detach()
+        async with open_supervisors(tmp_path / "s") as supervisors:
+            (left,) = supervisors.left
+            assert left.label == label
 
     async def test_commands_have_directories_of_their_own(self, supervisors, tmp_path):
         names = ["a/b", "..", "", ".", "x" * 500, "x" * 501, "\udcff", "a%2Fb"]

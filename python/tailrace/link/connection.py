@@ -425,7 +425,8 @@ class Connection:
 
     async def _interrupt(self, command: Command, why: str) -> None:
         # In a new session both may be said again, and an interrupt that overtakes its start means nothing.
-        await command.answered.wait()
+        if not command.answered.is_set():
+            await command.answered.wait()
         if command.refusal is None:
             await self._line.call(InterruptCommand(command.builder, command.id, why))
 

@@ -1,4 +1,7 @@
-"""What is written beside a journal, for a later process of the worker: whose command it is, and when it was started."""
+"""What is written with a journal, for a later process of the worker: whose command it is, and when it was started.
+
+It stands in the header of a supervisor's ring, where it costs nothing; in a file beside it, if it is too long for that.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from tailrace._core import Value
 
 FILE = "command"
-"""In the supervisor's directory."""
+"""In the supervisor's directory, for a label that does not fit the ring's header."""
 
 SUFFIX = ".command"
 """Of a command without a supervisor: the label is a file beside the supervisors' directories."""
@@ -69,10 +72,10 @@ def boot_id() -> str:
         return ""
 
 
-def write_label(path: Path, label: Label) -> None:
-    """Writes it, whole or not at all."""
+def encode_label(label: Label) -> bytes:
+    """The label as bytes."""
     key = label.key
-    text = encode_value(
+    return encode_value(
         {
             "layout": LAYOUT,
             "master": key.master,
@@ -85,6 +88,11 @@ def write_label(path: Path, label: Label) -> None:
             "started": label.started,
         }
     )
+
+
+def write_label(path: Path, label: Label) -> None:
+    """Writes it into a file, whole or not at all."""
+    text = encode_label(label)
     beside = path.with_name(f"{path.name}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -93,14 +101,18 @@ def write_label(path: Path, label: Label) -> None:
 
 
 def read_label(path: Path) -> Label:
-    """Reads it.
+    """Reads a label's file. Raises as `decode_label`, and OSError: there is none."""
+    return decode_label(path.read_bytes(), path)
+
+
+def decode_label(text: bytes, path: Path) -> Label:
+    """The label that was found at `path`.
 
     Raises:
-        OSError: there is none.
         LocalProtocolError: it is not as it should be, or of a layout that is not known here.
     """
     try:
-        entries = cast("Mapping[str, Value]", decode_value(path.read_bytes()))
+        entries = cast("Mapping[str, Value]", decode_value(text))
         layout = entries["layout"]
         if layout != LAYOUT:
             raise LocalProtocolError(

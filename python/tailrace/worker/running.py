@@ -88,25 +88,31 @@ class Running:
         self._job = job
         self._send = send
         self._keep_lost = keep_lost
-        self._stopping = trio.Event()
+        self._interrupted = False
+        self._nursery: trio.Nursery | None = None
         self._detached = False
 
     async def run(self) -> None:
         """Runs it to its end. Cancelled, it kills what runs and reports nothing more."""
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._job.work)
-                nursery.start_soon(self._give_up, nursery.cancel_scope)
+                if self._interrupted:
+                    nursery.start_soon(self._give_up, nursery)
                 await self._deliver()
                 nursery.cancel_scope.cancel()
         finally:
+            self._nursery = None
             await self._job.aclose()
 
     async def interrupt(self, why: str, *, orphaned: bool = False) -> None:
         """Asks it to end; returns at once. A second time is harmless. `orphaned`: its master does not come back."""
-        if not self._stopping.is_set():
+        if not self._interrupted:
             logger.info("%s: interrupted: %s", self.title, why)
-            self._stopping.set()
+            self._interrupted = True
+            if self._nursery is not None:
+                self._nursery.start_soon(self._give_up, self._nursery)
         await self._job.interrupt(why, orphaned=orphaned)
 
     @property
@@ -133,15 +139,14 @@ class Running:
             with suppress(SupervisorLost):
                 await _discard(self._job.sent)
 
-    async def _give_up(self, scope: trio.CancelScope) -> None:
+    async def _give_up(self, nursery: trio.Nursery) -> None:
         """The last resort against a command that an interrupt does not end. One that waits for its master is none."""
-        await self._stopping.wait()
         await trio.sleep(self._stop_s)
         journal = self._job.sent.journal
         while journal.ended or journal.begin < journal.end:  # noqa: ASYNC110 - a last resort may look now and then
             await trio.sleep(STOP_S)
         logger.error("%s: has not ended within %g s of its interrupt, and is given up", self.title, self._stop_s)
-        scope.cancel()
+        nursery.cancel_scope.cancel()
 
 
 @final

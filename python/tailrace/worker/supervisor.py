@@ -52,12 +52,18 @@ class SupervisorLost(TailraceError):
 class Supervised:
     """One command's journal, and its children one after another."""
 
-    def __init__(self, directory: Path, pid: int, connection: socket.socket, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, name: str, directory: Path, pid: int, connection: trio.socket.SocketType, nursery: trio.Nursery
+    ) -> None:
+        self.name = name
+        """Of the command, for people."""
         self.directory = directory
         self.pid = pid
         """0: not known before it has said so."""
         self.journal = Journal.map(str(directory / RING))
-        self._socket = trio.socket.from_stdlib_socket(connection)
+        self.stays = False
+        """Whether its supervisor is to be there for another command, when this one was a short one and is over."""
+        self.connection = connection
         self._nursery = nursery
         self._outbox = bytearray()
         self._count = 0
@@ -72,16 +78,26 @@ class Supervised:
         self._leaving = False
         self._died = False
         self.is_detached = False
+        self.was_handed_on = False
+        """Its supervisor was asked to be there for another command. Nothing can be asked of it here any more."""
+        self.is_idle = False
+        """It has no command yet: one that dies needs no successor."""
+        self.is_fresh = False
+        """And it is. The connection is of no more use here."""
 
     # The children
 
-    async def spawn(self, child: Child) -> Exit:
-        """Runs one child to its end. Cancelled, it leaves the child running; `interrupt` ends it.
+    async def spawn(self, child: Child, header: bytes = b"") -> Exit:
+        """Runs one child to its end, with `header` before it. Cancelled, it leaves the child running.
 
-        After an interrupt no child is started: the exit says `interrupted`.
+        `interrupt` ends it. After an interrupt no child is started: the exit says `interrupted`.
         """
+        if len(header) > APPEND_BYTES_MAX:
+            await self.append("header", header)
+            header = b""
         self._ends_itself = child.final
-        return exit_of(await self._ask("spawn", spawn_fields(child)))
+        fields = {**spawn_fields(child), "header": header or None, "stays": self.stays}
+        return exit_of(await self._ask("spawn", fields))
 
     async def rejoin(self) -> bool:
         """In the place of an earlier daemon: waits until the child that it has started, if it runs yet, has ended.
@@ -138,7 +154,8 @@ class Supervised:
 
     def released(self, offset: int) -> None:
         """The master has everything before `offset` safe: it may be forgotten here."""
-        if self.journal.release(offset):
+        # A ring that was handed on is not ours: its bell may be for another.
+        if not self.was_handed_on and self.journal.release(offset):
             self._post({"op": "room"})
 
     def spooling(self, on: bool) -> None:
@@ -150,27 +167,43 @@ class Supervised:
     def detach(self) -> None:
         """Lets it live on for the next daemon. Nothing can be asked of it any more; `aclose` does nothing."""
         self._leaving = self.is_detached = True
-        self._socket.close()
+        self.connection.close()
         self._gone.set()
 
     async def aclose(self) -> None:
-        """Kills what is left, unless the journal has ended, and drops the directory. Bounded, and not cancelled."""
+        """Kills what is left, unless the journal has ended, and drops the directory. Bounded, and not cancelled.
+
+        One that `stays` is asked to be there for another command instead, and not waited for: a second call does that.
+        """
         with trio.CancelScope(shield=True):
-            if self._leaving:
-                await self._gone.wait()
-                return
-            self._leaving = True
-            self._post({"op": "leave"})
+            if not self._leaving:
+                self._leaving = True
+                if self._can_be_handed_on():
+                    self._post({"op": "again"})
+                    self.was_handed_on = True
+                    return
+                self._post({"op": "leave"})
             with trio.move_on_after(LEAVE_S):
                 await self._gone.wait()
             if not self._gone.is_set():
                 if self.pid:
                     with suppress(ProcessLookupError):
                         os.kill(self.pid, signal.SIGKILL)
-                self._socket.close()
+                self.connection.close()
                 await self._gone.wait()
-            if self.directory.exists():
+            if not self.is_detached and not self.is_fresh:
+                await self.remove_directory()
+
+    async def remove_directory(self) -> None:
+        """Of a supervisor that is gone, and may not have done so. Not cancelled."""
+        if os.path.exists(self.directory):  # noqa: ASYNC240 - a moment
+            with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(lambda: shutil.rmtree(self.directory, ignore_errors=True))
+
+    def _can_be_handed_on(self) -> bool:
+        journal = self.journal
+        is_over = journal.ended and journal.begin == journal.end
+        return self.stays and is_over and not (self._died or self._outbox or self._gone.is_set())
 
     # The connection
 
@@ -199,6 +232,8 @@ class Supervised:
 
     def _post(self, message: Mapping[str, Value]) -> None:
         """Sends at once what can be sent at once, which is mostly all: a cancellation finds no half message."""
+        if self.was_handed_on:
+            return
         body = encode_value(message)
         flushing = bool(self._outbox)
         self._outbox += len(body).to_bytes(4, "big") + body
@@ -210,7 +245,7 @@ class Supervised:
     def _send(self) -> None:
         try:
             while self._outbox:
-                del self._outbox[: os.write(self._socket.fileno(), self._outbox)]
+                del self._outbox[: os.write(self.connection.fileno(), self._outbox)]
         except BlockingIOError:
             pass
         except OSError:
@@ -219,26 +254,29 @@ class Supervised:
     async def _flush(self) -> None:
         while self._outbox and not self._gone.is_set():
             try:
-                await trio.lowlevel.wait_writable(self._socket)
+                await trio.lowlevel.wait_writable(self.connection)
             except (OSError, trio.ClosedResourceError):
                 break
             self._send()
         self._outbox.clear()
 
-    async def live(self, succeed: Callable[[], Awaitable[tuple[int, socket.socket]]]) -> None:
-        """Takes what the supervisor says, until it goes. One that dies is given a successor, if there can be one."""
+    async def live(self, succeed: Callable[[], Awaitable[tuple[int, trio.socket.SocketType]]]) -> None:
+        """Takes what the supervisor says, until it goes, or is there for another command.
+
+        One that dies is given a successor, if there can be one.
+        """
         try:
             # A successor that dies before it has said a word would have others do so for ever.
             while await self._listen() and (self._greeted.is_set() or not self._died):
                 self._died = self._ends_itself = True
                 self._greeted = trio.Event()
-                self._socket.close()
-                self.pid, connection = await succeed()
-                self._socket = trio.socket.from_stdlib_socket(connection)
+                self.connection.close()
+                self.pid, self.connection = await succeed()
         except OSError as error:
-            logger.error("%s: nobody can take over for a supervisor that has died: %s", self.directory.name, error)
+            logger.error("%s: nobody can take over for a supervisor that has died: %s", self.name, error)
         finally:
-            self._socket.close()
+            if not self.is_fresh:
+                self.connection.close()
             self._gone.set()
             self._greeted.set()
             self._ring()
@@ -249,21 +287,25 @@ class Supervised:
         try:
             # Not cancelled: it ends with the supervisor, or with `detach`. Until then `aclose` has something to say.
             with trio.CancelScope(shield=True):
-                while data := await self._socket.recv(RECEIVE_BYTES):
+                while data := await self.connection.recv(RECEIVE_BYTES):
                     received += data
                     for message in _messages(received):
                         self._hear(cast("Mapping[str, Value]", decode_value(message)))
+                    if self.is_fresh:
+                        return False
         except (OSError, trio.ClosedResourceError):
             pass
         self._outbox.clear()
         for answer in self._asked.values():
             answer.there.set()
         # One that has gone of itself has left nothing behind.
-        return not self._leaving and os.path.exists(self.directory / RING)  # noqa: ASYNC240 - a moment
+        return not (self._leaving or self.is_idle) and os.path.exists(self.directory / RING)  # noqa: ASYNC240 - a moment
 
     def _hear(self, message: Mapping[str, Value]) -> None:
         if message["op"] == "grown":
             self._ring()
+        elif message["op"] == "fresh":
+            self.is_fresh = True
         elif message["op"] == "hello":
             self._greet(message)
         elif answer := self._asked.get(cast(int, message.get("id", 0))):
@@ -289,7 +331,7 @@ class Supervised:
         self._grown = trio.Event()
 
     def _lost(self) -> SupervisorLost:
-        return SupervisorLost(f"the supervisor {self.pid} of {self.directory.name} has died")
+        return SupervisorLost(f"the supervisor {self.pid} of {self.name} has died")
 
 
 @final
@@ -312,7 +354,7 @@ def _messages(received: bytearray) -> Iterator[bytes]:
         yield message
 
 
-def connect(directory: Path) -> socket.socket:
+def connect(directory: Path) -> trio.socket.SocketType:
     """A connection to the supervisor in `directory`, whose path may be longer than a socket's address."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -323,4 +365,4 @@ def connect(directory: Path) -> socket.socket:
         raise
     finally:
         os.close(handle)
-    return connection
+    return trio.socket.from_stdlib_socket(connection)

@@ -1,5 +1,7 @@
 """All supervisors of a worker: those that it starts, and those that an earlier daemon has left behind.
 
+A short command's supervisor waits a moment for another command, in the same directory, instead of being made anew.
+
 A supervisor outlives its daemon. The next one finds its directory, connects to it, and goes on. Where a supervisor has
 died, another takes its place, which ends the command's journal truly.
 """
@@ -18,25 +20,30 @@ from urllib.parse import quote
 import attrs
 import trio
 
+from tailrace._core import Journal
 from tailrace.errors import TailraceError
 
 from .helper import Helper
-from .label import FILE, SUFFIX, SUPERVISOR_LOST, Label, read_label, write_label
+from .label import FILE, SUFFIX, SUPERVISOR_LOST, Label, decode_label, encode_label, read_label, write_label
 from .supervisor import RING, Supervised, connect
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator
 
     from .helper import WhenFull
 
 logger = logging.getLogger("tailrace.worker")
 
+IDLE = "an idle supervisor"
+
 RING_BYTES = 4 * 1024 * 1024
 """How far a child may be ahead of the master: as much as a stream's window on the wire."""
 
 SPOOL_BYTES_MAX = 1024 * 1024 * 1024
 """As in `Limits`."""
+
+IDLE_S = 1.0
+"""How long a supervisor waits for another command: a build's steps come at once, and what is idle is nobody's use."""
 
 NAME_BYTES_MAX = 200
 """Of a directory that is named for a command: file systems allow 255."""
@@ -58,17 +65,20 @@ async def open_supervisors(
     ring_bytes: int = RING_BYTES,
     spool_bytes_max: int = SPOOL_BYTES_MAX,
     when_full: WhenFull = "wait",
+    idle_max: int = 0,
 ) -> AsyncIterator[Supervisors]:
     """Supervisors in `directory`, which is made if it is missing.
 
     What another daemon has left there is in `left`, if its master can come back to it; else it is ended and removed. On
-    exit all that were not detached are closed, with what they run.
+    exit all that were not detached are closed, with what they run. So many as `idle_max` wait for another command, for
+    a moment, when their own was a short one: to make a process, a directory and a ring takes longer than `true` does.
     """
     directory = Path(os.path.abspath(directory))  # noqa: ASYNC240 - asks no disk
     entries = await trio.to_thread.run_sync(_entries, directory)
     helper = Helper(ring_bytes, spool_bytes_max, when_full)
     async with trio.open_nursery() as nursery:
-        supervisors = Supervisors(directory, helper, nursery)
+        supervisors = Supervisors(directory, helper, nursery, idle_max)
+        nursery.start_soon(supervisors.dismiss_idle)
         try:
             await helper.open()
             await supervisors.find(entries)
@@ -82,7 +92,7 @@ async def open_supervisors(
 class Supervisors:
     """All supervisors of a worker."""
 
-    def __init__(self, directory: Path, helper: Helper, nursery: trio.Nursery) -> None:
+    def __init__(self, directory: Path, helper: Helper, nursery: trio.Nursery, idle_max: int = 0) -> None:
         self.directory = directory
         self.left: list[Left] = []
         """What an earlier daemon has left, and whoever opened this is to see to."""
@@ -91,6 +101,11 @@ class Supervisors:
         self._helper = helper
         self._nursery = nursery
         self._open: set[Supervised] = set()
+        self._idle_max = idle_max
+        # Since when, the last one last: it is the first to be taken, so that the others can go.
+        self._idle: list[tuple[float, Supervised]] = []
+        self._some_idle = trio.Event()
+        self._closing = False
 
     @property
     def helper_pid(self) -> int | None:
@@ -98,20 +113,27 @@ class Supervisors:
         return self._helper.pid
 
     async def start(self, name: str, label: Label | None = None) -> Supervised:
-        """Starts a supervisor, in a directory of this name. Not cancelled once begun; it takes some milliseconds.
+        """A supervisor for a command: an idle one, or else one that is started, in a directory of this name.
 
-        With a label it can be found by a later daemon.
+        With a label it can be found by a later daemon. Not cancelled once begun; it takes some milliseconds at most.
 
         Raises:
-            OSError: there is one already, or the system has no room for another.
+            OSError: there is a directory of that name, or the system has no room for another supervisor.
         """
-        directory = self.directory / _file_name(name)
         with trio.CancelScope(shield=True):
-            pid = await self._helper.start(directory)
-            supervised = self._take(directory, pid, connect(directory), SUPERVISOR_LOST)
-            if label is not None:
+            if self._idle:
+                _, supervised = self._idle.pop()
+                supervised.name, supervised.is_idle = name, False
+            else:
+                directory = self.directory / _file_name(name)
+                pid = await self._helper.start(directory)
+                supervised = self._take(name, directory, pid, connect(directory), SUPERVISOR_LOST)
+            supervised.stays = self._idle_max > 0
+            if label is not None and not supervised.journal.set_label(encode_label(label)):
+                # It goes with the directory.
+                supervised.stays = False
                 try:
-                    await trio.to_thread.run_sync(write_label, directory / FILE, label)
+                    await trio.to_thread.run_sync(write_label, supervised.directory / FILE, label)
                 except BaseException:
                     await supervised.aclose()
                     raise
@@ -143,6 +165,7 @@ class Supervisors:
 
     async def aclose(self) -> None:
         """Closes all supervisors that were not detached, and kills what they run. Bounded, and not cancelled."""
+        self._closing = True
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 for supervised in list(self._open):
@@ -161,16 +184,29 @@ class Supervisors:
         except OSError:
             pid, connection = await self._succeed(directory, why)
             logger.warning("%s: its supervisor is gone; another has taken over", directory.name)
-        supervised = self._take(directory, pid, connection, why)
+        supervised = self._take(directory.name, directory, pid, connection, why)
         if label is None or not label.key.master:
             logger.info("%s: nobody can come back to this command, which is ended", directory.name)
             return supervised
         self.left.append(Left(label, supervised))
         return None
 
-    def _take(self, directory: Path, pid: int, connection: socket.socket, why: tuple[str, str]) -> Supervised:
+    async def dismiss_idle(self) -> None:
+        """Lets those go that nobody has needed for a while."""
+        while True:
+            await self._some_idle.wait()
+            await trio.sleep(IDLE_S / 2)
+            until = trio.current_time() - IDLE_S
+            while self._idle and self._idle[0][0] <= until:
+                self._nursery.start_soon(self._idle.pop(0)[1].aclose)
+            if not self._idle:
+                self._some_idle = trio.Event()
+
+    def _take(
+        self, name: str, directory: Path, pid: int, connection: trio.socket.SocketType, why: tuple[str, str]
+    ) -> Supervised:
         try:
-            supervised = Supervised(directory, pid, connection, self._nursery)
+            supervised = Supervised(name, directory, pid, connection, self._nursery)
         except BaseException:
             connection.close()
             raise
@@ -179,16 +215,31 @@ class Supervisors:
         return supervised
 
     async def _live(self, supervised: Supervised, why: tuple[str, str]) -> None:
-        async def succeed() -> tuple[int, socket.socket]:
-            logger.error("%s: its supervisor was killed; another takes over", supervised.directory.name)
+        async def succeed() -> tuple[int, trio.socket.SocketType]:
+            logger.error("%s: its supervisor was killed; another takes over", supervised.name)
             return await self._succeed(supervised.directory, why)
 
         try:
             await supervised.live(succeed)
         finally:
             self._open.discard(supervised)
+            self._idle = [(since, idle) for since, idle in self._idle if idle is not supervised]
+        if supervised.is_fresh:
+            await self._keep(supervised)
+        elif supervised.was_handed_on or supervised.is_idle:
+            await supervised.remove_directory()
 
-    async def _succeed(self, directory: Path, why: tuple[str, str]) -> tuple[int, socket.socket]:
+    async def _keep(self, before: Supervised) -> None:
+        """One whose command is over, and which is there for another."""
+        idle = self._take(IDLE, before.directory, before.pid, before.connection, SUPERVISOR_LOST)
+        if self._closing or len(self._idle) >= self._idle_max:
+            await idle.aclose()
+        else:
+            idle.is_idle = True
+            self._idle.append((trio.current_time(), idle))
+            self._some_idle.set()
+
+    async def _succeed(self, directory: Path, why: tuple[str, str]) -> tuple[int, trio.socket.SocketType]:
         """A supervisor in the place of one that has died."""
         pid = await self._helper.take_over(directory, why)
         return pid, connect(directory)
@@ -205,12 +256,14 @@ def _label(directory: Path) -> Label | None:
     """Whose command it is; none: it was never accepted.
 
     Raises:
+        OSError: its ring is not one that is known here.
         LocalProtocolError: it cannot be read.
     """
     try:
         return read_label(directory / FILE)
     except FileNotFoundError:
-        return None
+        text = Journal.map(str(directory / RING)).label
+        return None if text is None else decode_label(text, directory / RING)
 
 
 def _file_name(command: str) -> str:

@@ -43,6 +43,10 @@ logger = logging.getLogger("tailrace.worker")
 SUPERVISORS = ".tailrace"
 """Where supervisors keep their journals, in the worker's directory."""
 
+IDLE_SUPERVISORS_MAX = 16
+"""How many supervisors wait for another command: as many as a busy machine has commands at once. Each holds a ring on
+the disk, and little memory."""
+
 STOP_S = 10.0
 """How long interrupted commands may take to say that they ended, before the worker goes."""
 
@@ -59,7 +63,10 @@ async def open_worker(basedir: Path, manners: Manners, limits: Limits) -> AsyncI
     """
     failure: Exception | None = None
     opened = open_supervisors(
-        basedir / SUPERVISORS, spool_bytes_max=limits.spool_bytes_max, when_full=manners.when_full
+        basedir / SUPERVISORS,
+        spool_bytes_max=limits.spool_bytes_max,
+        when_full=manners.when_full,
+        idle_max=IDLE_SUPERVISORS_MAX,
     )
     async with opened as supervisors, background() as nursery:
         try:

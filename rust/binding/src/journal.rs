@@ -106,6 +106,23 @@ impl Journal {
         }
     }
 
+    /// Of whose command this is, for a later process.
+    #[getter]
+    fn label<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        match &self.0 {
+            Place::Memory(_) => None,
+            Place::Ring(ring) => ring.label().map(|label| PyBytes::new(py, &label)),
+        }
+    }
+
+    #[pyo3(signature = (label, /))]
+    fn set_label(&self, label: &[u8]) -> bool {
+        match &self.0 {
+            Place::Memory(_) => false,
+            Place::Ring(ring) => ring.set_label(label),
+        }
+    }
+
     #[pyo3(signature = (channel, data, wall_us, mono_us, name = None, /))]
     fn append(&self, channel: &str, data: Input, wall_us: u64, mono_us: u64, name: Option<&str>) -> PyResult<()> {
         let channel = channel_named(channel, name)?;

@@ -1,9 +1,9 @@
 //! From what was read off a child's pipes to pieces worth a record: by size and by deadline.
 //!
-//! When nothing was passed on for 20 ms, the first bytes go at once, whole line or not. After that bytes of one channel
-//! wait until 20 ms have passed since, or until there are 64 KiB of them; then they go up to their last line end. Only
-//! what has no line end in it grows further, to 256 KiB. Bytes of another channel first push out what waits, so that the
-//! order in which they were read is kept. A large read that needs not wait is passed on from where it lies.
+//! When nothing but headers was passed on for 20 ms, the first bytes go at once, whole line or not. After that bytes of
+//! one channel wait until 20 ms have passed since, or until there are 64 KiB of them; then they go up to their last line
+//! end. Only what has no line end in it grows further, to 256 KiB. Bytes of another channel first push out what waits,
+//! so that the order in which they were read is kept. A large read that needs not wait is passed on from where it lies.
 //!
 //! The machine has no clock: `mono_us` comes with each push, and [`Coalescer::deadline`] says when to call
 //! [`Coalescer::poll`]. The times of lines are runs, one for each push, and cost a count of newlines.
@@ -181,7 +181,10 @@ impl Coalescer {
         };
         sink.piece(&piece);
         *self.open.entry(piece.channel) = piece.is_partial();
-        self.passed_us = Some(now_us);
+        // Nobody floods with headers, and what announces a child must not hold its first line back.
+        if piece.channel != Channel::Header {
+            self.passed_us = Some(now_us);
+        }
     }
 }
 

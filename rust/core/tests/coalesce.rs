@@ -149,6 +149,18 @@ fn first_bytes_go_at_once_whole_line_or_not() {
 }
 
 #[test]
+fn a_header_holds_no_first_line_back() {
+    let mut sink = Clocked::default();
+    let mut coalescer = Coalescer::new();
+    for (channel, at_us) in [(Channel::Header, 0), (Channel::Stdout, 1_000), (Channel::Stdout, 2_000)] {
+        sink.now_us = at_us;
+        coalescer.push(channel, b"line\n", WALL_US + at_us, at_us, &mut sink);
+    }
+    assert_eq!(sink.passed, [(0, 5), (1_000, 5)]);
+    assert_eq!(coalescer.deadline(), Some(1_000 + DELAY_US));
+}
+
+#[test]
 fn under_load_pieces_wait_for_the_deadline() {
     let sink = run(&[push(b"a", 0), push(b"b", 10), push(b"c", 19_000)]);
     assert_eq!(sink.passed, [(0, 1), (DELAY_US, 2)]);

@@ -76,6 +76,16 @@ impl Book {
         self.journal.tail_mut().spool(on);
     }
 
+    /// Whether the daemon has said whose command this is.
+    pub(crate) fn is_labelled(&mut self) -> bool {
+        self.journal.tail_mut().ring().is_labelled()
+    }
+
+    /// How long the journal is.
+    pub(crate) fn length(&self) -> u64 {
+        self.journal.ledger().offset()
+    }
+
     /// Leaves word, for who may have to clean up, which child runs.
     pub(crate) fn note_child(&mut self, process: Identity) {
         self.journal.tail_mut().ring().set_child(process);

@@ -1,5 +1,6 @@
 //! All processes that a command has started, wherever they went: the supervisor is their subreaper.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -77,6 +78,11 @@ pub(crate) fn identity(pid: Pid) -> Identity {
 
 /// The first 64 bits of the kernel's name for this run of the machine; 0 where it has none.
 fn boot() -> u64 {
+    static BOOT: OnceLock<u64> = OnceLock::new();
+    *BOOT.get_or_init(read_boot)
+}
+
+fn read_boot() -> u64 {
     let name = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = name.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).unwrap_or_default()

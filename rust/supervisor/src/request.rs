@@ -24,6 +24,8 @@ pub(crate) enum Request {
     Spooling(bool),
     /// Kill what is left, if the command is not over, and go.
     Leave,
+    /// The command is over, and all of its journal was released: be there for another one.
+    Again,
 }
 
 /// What is done in order.
@@ -55,6 +57,10 @@ pub(crate) struct Child {
     pub(crate) logfiles: Vec<LogFile>,
     pub(crate) capture: bool,
     pub(crate) last: bool,
+    /// What stands in the journal before it is started.
+    pub(crate) header: Option<Vec<u8>>,
+    /// The daemon will say what becomes of the supervisor when all is over: `again`, or `leave`.
+    pub(crate) stays: bool,
 }
 
 /// A log file to watch.
@@ -99,6 +105,7 @@ impl Request {
             "room" => return Ok(Self::Room),
             "spooling" => return Ok(Self::Spooling(fields.flag("on"))),
             "leave" => return Ok(Self::Leave),
+            "again" => return Ok(Self::Again),
             other => return Err(format!("no request {other:?}")),
         };
         Ok(Self::Work(id, work))
@@ -130,6 +137,8 @@ impl Child {
             logfiles: fields.list("logfiles", log_file)?,
             capture: fields.flag("capture"),
             last: fields.flag("final"),
+            header: fields.optional_bytes("header"),
+            stays: fields.flag("stays"),
         })
     }
 }
@@ -142,6 +151,11 @@ pub(crate) fn done(id: i64) -> Vec<u8> {
 /// The answer to a request that makes no sense.
 pub(crate) fn failed(id: i64, text: &str) -> Vec<u8> {
     encoded([("op", "failed".into()), ("id", id.into()), ("text", text.into())])
+}
+
+/// The supervisor is there for another command.
+pub(crate) fn fresh() -> Vec<u8> {
+    encoded([("op", "fresh".into())])
 }
 
 /// The journal has grown, or ended.

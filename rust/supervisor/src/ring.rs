@@ -29,11 +29,13 @@ use tailrace_core::journal::{Mark, Source};
 use tailrace_core::ledger::Ledger;
 use tailrace_core::record::{PREFIX, Records, kind};
 
+pub use label::LABEL_BYTES_MAX;
 use mapping::Mapping;
 pub use mapping::{CAPACITY_UNIT, check, create_file};
 use marks::Marked;
 
 mod accounts;
+mod label;
 mod mapping;
 mod marks;
 
@@ -70,6 +72,30 @@ impl Writer {
         let processes = [header.writer.get(), header.child.get()];
         let recovered = Recovered { mark, ledger, ended, processes };
         Ok((Self { map, begin, end: mark.0, marked, bell: false }, recovered))
+    }
+
+    /// Maps a ring whose journal is ended and was released to its end, for another one that begins.
+    ///
+    /// At any instruction the header is that of the old journal or of the new one.
+    pub fn renew(file: impl AsFd) -> io::Result<Self> {
+        let map = Mapping::new(file.as_fd(), ProtFlags::READ | ProtFlags::WRITE)?;
+        let header = map.header();
+        header.label.clear();
+        header.child.set(Identity::default());
+        header.writer_waits.store(0, Ordering::SeqCst);
+        header.reader_waits.store(0, Ordering::SeqCst);
+        // The base that stands stays until `begin` is moved.
+        let [first, second] = &header.begins;
+        let (stands, other) =
+            if first.offset() == header.begin.load(Ordering::SeqCst) { (first, second) } else { (second, first) };
+        other.set((0, Chain::default()));
+        header.begin.store(0, Ordering::SeqCst);
+        header.end.store(0, Ordering::SeqCst);
+        header.ended.store(0, Ordering::SeqCst);
+        stands.set((0, Chain::default()));
+        header.marks.clear();
+        header.accounts.clear();
+        Ok(Self { map, begin: 0, end: 0, marked: 0, bell: false })
     }
 
     /// How many bytes the ring holds.
@@ -109,6 +135,11 @@ impl Writer {
     /// Leaves word who writes here.
     pub fn set_writer(&mut self, process: Identity) {
         self.map.header().writer.set(process);
+    }
+
+    /// Whether the daemon has said whose command this is.
+    pub fn is_labelled(&self) -> bool {
+        self.map.header().label.get().is_some()
     }
 
     /// And which child runs.
@@ -262,6 +293,16 @@ impl Reader {
         })
     }
 
+    /// Writes down whose command this is, for another reader. False: that is too long, or nothing.
+    pub fn set_label(&self, label: &[u8]) -> bool {
+        self.map.header().label.set(label)
+    }
+
+    /// What was written down.
+    pub fn label(&self) -> Option<Vec<u8>> {
+        self.map.header().label.get()
+    }
+
     /// Asks the writer to ring when the ring grows. False: it has grown since `end` was read last, look again.
     pub fn wants_bell(&self) -> bool {
         let header = self.map.header();
@@ -394,6 +435,12 @@ mod tests {
 
         fn reader(&self) -> Reader {
             Reader::open(self.directory.join("journal.ring")).unwrap()
+        }
+
+        fn header(&self) -> Vec<u8> {
+            let mut header = std::fs::read(self.directory.join("journal.ring")).unwrap();
+            header.truncate(mapping::HEADER_BYTES);
+            header
         }
     }
 
@@ -656,6 +703,45 @@ mod tests {
             let (at, _) = reader.mark(reader.end()).unwrap();
             assert!(reader.end() - at < 64, "{at} of {}", reader.end());
         }
+    }
+
+    #[test]
+    fn a_ring_that_is_renewed_is_as_one_that_was_just_made() {
+        let (used, new) = (Fixture::new(CAPACITY_UNIT), Fixture::new(CAPACITY_UNIT));
+        let mut writer = used.writer();
+        writer.set_child(Identity { pid: 7, started: 8, boot: 9 });
+        let mut journal = tailrace_core::journal::Writer::new(Vec::new());
+        let mut chain = Chain::default();
+        for count in 0..300 {
+            let begin = journal.tail().len();
+            journal.log(Channel::Stdout, b"line\n", 1, count).unwrap();
+            writer.count(journal.ledger(), Some(Channel::Stdout));
+            assert!(put(&mut writer, &journal.tail()[begin..], &mut chain));
+        }
+        writer.finish();
+        used.reader().release(writer.end());
+        assert_ne!(used.header(), new.header());
+        let mut writer = Writer::renew(&used.file).unwrap();
+        assert!(used.header() == new.header());
+        let reader = used.reader();
+        assert_eq!((reader.begin(), reader.end(), reader.ended()), (0, 0, false));
+        put_one(&mut writer);
+        assert_eq!(get(&reader, 0, 100).len(), 5);
+    }
+
+    #[test]
+    fn a_label_is_read_as_it_was_written() {
+        let ring = Fixture::new(CAPACITY_UNIT);
+        assert_eq!(ring.reader().label(), None);
+        for length in [1, 7, 8, 9, 1000, LABEL_BYTES_MAX] {
+            let label: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            assert!(ring.reader().set_label(&label));
+            assert_eq!(ring.reader().label(), Some(label));
+        }
+        assert!(!ring.reader().set_label(&[1; LABEL_BYTES_MAX + 1]));
+        assert!(!ring.reader().set_label(b""));
+        assert!(ring.writer().is_labelled());
+        assert!(!Writer::renew(&ring.file).unwrap().is_labelled());
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! ring is full no output is read, so that the child blocks; all else goes on. A daemon that leaves changes nothing but
 //! that what it would have taken goes to the spool: the next one connects and finds the journal, what runs, and how the
 //! last child ended. A supervisor that takes over from a dead one only ends its journal, and waits until that was taken.
+//!
+//! When a short command is over, has left no process, and all of its journal was taken, the daemon may have another one
+//! begin in its place: for it the ring is as new, and nothing else of the one before is there.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,10 +21,10 @@ use tailrace_core::channel::Channel;
 use tailrace_core::ledger::Ledger;
 use tailrace_core::value::{Value, map};
 
-use crate::book::{Book, READ_BYTES};
+use crate::book::{Book, READ_BYTES, WhenFull};
 use crate::clock::{self, Micros, SECOND};
 use crate::control::Control;
-use crate::helper::{COMMAND, Nest, remove};
+use crate::helper::{COMMAND, Nest, RING, remove};
 use crate::launch::{Refusal, launch};
 use crate::request::{self, Child, Exit, Request, Work};
 use crate::running::{Reason, Running};
@@ -30,6 +33,9 @@ use crate::spool::Spool;
 use crate::stop::Action;
 use crate::watch::Watch;
 use crate::{family, process, ring, spool};
+
+/// The longest journal behind which another may begin in the same ring: more would leave much of the ring in memory.
+const AGAIN_BYTES_MAX: u64 = 256 << 10;
 
 /// How often one looks whether the directory still exists: a supervisor whose worker was deleted has nobody to wait for.
 const CHECK: Micros = 10 * SECOND;
@@ -76,6 +82,12 @@ struct Supervisor {
     queue: VecDeque<(i64, Work)>,
     running: Option<Running>,
     last: Option<(i64, Exit)>,
+    spool_bytes_max: u64,
+    when_full: WhenFull,
+    /// The daemon will say what is to become of it when the command is over.
+    stays: bool,
+    /// It was there for a command, and waits for another one.
+    idle: bool,
     /// Nothing starts any more.
     interrupted: bool,
     leaving: bool,
@@ -109,6 +121,10 @@ impl Supervisor {
             queue: VecDeque::new(),
             running: None,
             last: None,
+            spool_bytes_max: nest.spool_bytes_max,
+            when_full: nest.when_full,
+            stays: false,
+            idle: false,
             interrupted: false,
             leaving: false,
             resting: false,
@@ -193,6 +209,10 @@ impl Supervisor {
         if self.book.is_over() {
             return self.answer(id, Err("the journal is complete".to_owned()));
         }
+        if let Some(header) = &child.header {
+            self.book.push(Channel::Header, header);
+        }
+        self.stays |= child.stays;
         let mut exit = Exit { rc: -1, signal: None, reason: Some("interrupted"), elapsed: 0.0, captured: Vec::new() };
         if !self.interrupted {
             let watches = child.logfiles.iter().map(|log| Watch::new(log, &child.cwd)).collect();
@@ -259,7 +279,10 @@ impl Supervisor {
         if self.running.is_some() {
             return false;
         }
-        self.leaving || self.resting || (self.book.is_over() && self.book.is_settled_or_asks())
+        // A daemon that is gone cannot say what it wanted to.
+        let waits = self.stays && self.control.attached();
+        let abandoned = self.idle && !self.control.attached() && !self.book.is_labelled();
+        self.leaving || self.resting || abandoned || (self.book.is_over() && self.book.is_settled_or_asks() && !waits)
     }
 
     /// Leaves when nobody can want this supervisor any more, and rests when nobody has for long.
@@ -269,7 +292,8 @@ impl Supervisor {
             self.attached_at = now;
         }
         let deleted = rustix::fs::fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0);
-        let accepted = rustix::fs::statat(&self.directory, COMMAND, AtFlags::empty()).is_ok();
+        let accepted =
+            self.book.is_labelled() || rustix::fs::statat(&self.directory, COMMAND, AtFlags::empty()).is_ok();
         let unused = !accepted && self.running.is_none() && self.last.is_none() && !self.control.attached();
         if deleted || unused {
             self.leave(now);
@@ -359,12 +383,22 @@ impl Supervisor {
 
     fn hear(&mut self, message: &[u8], now: Micros) {
         match Request::decode(message) {
-            Ok(Request::Work(id, work)) => self.queue.push_back((id, work)),
+            Ok(Request::Work(id, work)) => {
+                self.idle = false;
+                self.queue.push_back((id, work));
+            }
             Ok(Request::Interrupt { why, orphaned: false }) => self.interrupt(Reason::Interrupted, &why, now),
             Ok(Request::Interrupt { why, orphaned: true }) => self.interrupt(Reason::Orphaned, &why, now),
             Ok(Request::Room) => {}
             Ok(Request::Spooling(on)) => self.reader_away = on,
             Ok(Request::Leave) => self.leave(now),
+            Ok(Request::Again) => {
+                if self.begin_again().unwrap_or(false) {
+                    self.control.send(&request::fresh());
+                } else {
+                    self.leave(now);
+                }
+            }
             Err((id, text)) => self.control.send(&request::failed(id, &text)),
         }
     }
@@ -376,6 +410,25 @@ impl Supervisor {
             let text = if why.is_empty() { "interrupted".to_owned() } else { format!("interrupted: {why}") };
             running.stop(reason, &text, &mut self.book, now);
         }
+    }
+
+    /// Makes room for another command, in the same directory. False: nothing must follow here.
+    fn begin_again(&mut self) -> io::Result<bool> {
+        let over = self.running.is_none() && self.queue.is_empty() && self.book.is_over();
+        if !over || !self.book.is_settled_or_asks() || self.book.length() > AGAIN_BYTES_MAX {
+            return Ok(false);
+        }
+        // What a command has left running is not another one's.
+        if !family::reap(None).alone {
+            return Ok(false);
+        }
+        let file = rustix::fs::openat(&self.directory, RING, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let ring = ring::Writer::renew(&file)?;
+        let spool = Spool::new(self.directory.try_clone()?, self.spool_bytes_max);
+        self.book = Book::new(Shelf::new(ring, spool, 0), Ledger::new(), self.when_full);
+        (self.last, self.stays, self.idle) = (None, false, true);
+        (self.interrupted, self.reader_away) = (false, false);
+        Ok(true)
     }
 
     /// Kills what is left of the command, if it is not over, then goes.

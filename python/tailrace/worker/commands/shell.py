@@ -69,8 +69,7 @@ class Shell:
         header = announcement(self._child, self._shown)
         if self._pty_refused:
             header += " usePTY is ignored: initial_stdin needs a pipe\n"
-        await out.append("header", header.encode(errors="replace"))
-        await out.spawn(self._child)
+        await out.spawn(self._child, header.encode(errors="replace"))
         return None
 
 

@@ -37,6 +37,15 @@ impl<const N: usize> Twice<N> {
         older.offset.store(offset, Ordering::SeqCst);
     }
 
+    fn clear(&self) {
+        for version in &self.0 {
+            for number in &version.numbers {
+                number.store(0, Ordering::SeqCst);
+            }
+            version.offset.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// What held when the journal ended at `end`.
     fn get(&self, end: u64) -> [u64; N] {
         let versions = self.0.iter().map(|version| (version.offset.load(Ordering::SeqCst), version));
@@ -89,6 +98,15 @@ impl Accounts {
         }
         let Count { bytes, lines, missing, masked } = account.count;
         place.counts.set(offset, [bytes, lines, missing, masked, account.next]);
+    }
+
+    /// Forgets all of it, as it is in a file that was just made.
+    pub(super) fn clear(&self) {
+        self.journal.clear();
+        for place in self.places.iter().take_while(|place| place.kind.load(Ordering::Relaxed) != 0) {
+            place.counts.clear();
+            place.kind.store(0, Ordering::SeqCst);
+        }
     }
 
     /// What was counted when the journal ended at `mark`. A torn header makes it wrong, but no more than that.

@@ -11,13 +11,14 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::Identity;
 use super::accounts::Accounts;
+use super::label::Label;
 use super::marks::{Marked, Marks};
 
 /// Name and version of the layout, the first eight bytes of the file.
 const MAGIC: [u8; 8] = *b"TRring\0\x02";
 
 /// Where the data begins. A multiple of the page size of every Linux, which mmap's file offsets must be.
-const HEADER_BYTES: usize = 512 * 1024;
+pub(super) const HEADER_BYTES: usize = 512 * 1024;
 
 /// Ring sizes are multiples of this.
 pub const CAPACITY_UNIT: usize = 64 * 1024;
@@ -43,7 +44,7 @@ pub(super) struct Header {
     /// The writer's process, and its child's.
     pub(super) writer: Process,
     pub(super) child: Process,
-    _page: [u64; 472],
+    pub(super) label: Label,
     pub(super) marks: Marks,
     pub(super) accounts: Accounts,
 }

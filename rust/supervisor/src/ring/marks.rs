@@ -83,6 +83,14 @@ impl Marks {
         lasting.chain((last.0 >= begin).then_some(last))
     }
 
+    /// Forgets all of them. For a journal that begins anew where a short one has ended.
+    pub(super) fn clear(&self) {
+        let count = self.count.swap(0, Ordering::SeqCst);
+        for index in 0..=count.min(ROOM - 1) {
+            self.place(index).set((0, Chain::default()));
+        }
+    }
+
     /// Forgets what stands behind `end`; gives the offset of the last one that stays. For a writer that takes over.
     pub(super) fn cut(&self, end: Mark) -> u64 {
         let mut count = self.count.load(Ordering::SeqCst);
