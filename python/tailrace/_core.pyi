@@ -307,7 +307,7 @@ class Journal:
     def end(self) -> int: ...
     @property
     def ended(self) -> bool: ...  # the receipt stands
-    def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # whole records from `offset`; copies
+    def batch(self, offset: int, max_bytes: int, /) -> Batch | None: ...  # whole records from `offset`
     def release(
         self, offset: int, /
     ) -> bool: ...  # forget the records before; True: the writer waits for it, ring its bell
@@ -320,6 +320,8 @@ class Journal:
     def set_label(self, label: bytes, /) -> bool: ...  # False: longer than 3,768 bytes, empty, or not a ring
     # in memory only
     def append(self, channel: str, data: Buffer, wall_us: int, mono_us: int, name: str | None = None, /) -> None: ...
+    def gather(self, output: BananaOutput, wall_us: int, mono_us: int, /) -> None: ...  # as one `append` for each text
+    def is_inside_line(self, channel: str, name: str | None, /) -> bool: ...  # what was appended ends within a line
     def update(self, values: Mapping[str, Value], /) -> None: ...
     def gap(self, channel: str, name: str | None, bytes: int, lines: int, reason: str, /) -> None: ...
     def finish(self, failure: tuple[str, str] | None = None, /) -> None: ...  # complete, then receipt
@@ -422,17 +424,31 @@ class BananaDecoder:
     def __new__(cls) -> BananaDecoder: ...
     def use_vocabulary(self) -> None: ...  # from the next expression on: dialect `pb` was chosen
     def receive_data(self, data: Buffer, /) -> None: ...
+    def receive_from(self, fd: int, max_bytes: int, /) -> int | None: ...  # as `Session.receive_from`
     def next_expression(self) -> Sexp | None: ...  # RemoteProtocolError, for ever after
-    def next_output(self) -> tuple[int, list[int], list[tuple[str, str | None, memoryview]]] | None:
-        """The next expressions, if they are calls of `update` on one object with nothing but text: the object, the
-        calls, and (channel, name, UTF-8). `None`: what comes next is something else, or has not come.
-        """
-
+    def next_output(self) -> BananaOutput | None: ...  # None: what comes next is something else, or has not come
     def __len__(self) -> int: ...  # bytes that were not decoded yet
+
+@final
+class BananaOutput:
+    """Calls of `update` that follow each other, on one object and with nothing but text."""
+
+    @property
+    def target(self) -> int: ...
+    @property
+    def calls(self) -> list[int]: ...
+    @property
+    def texts(self) -> list[tuple[str, str | None, memoryview]]: ...  # (channel, name, UTF-8); copies
 
 def banana_encode(
     value: Sexp, vocabulary: bool = True, /
 ) -> bytes: ...  # tuples go as lists. LocalProtocolError for what is too large
+def banana_answers(
+    calls: Sequence[int], value: int, vocabulary: bool = True, /
+) -> bytes: ...  # the same to all of them
+def send_to(
+    fd: int, data: Buffer, max_bytes: int, /
+) -> int: ...  # of a socket that does not block; how much went. OSError
 def keep_freed_memory() -> None: ...  # some MiB, in this process: large batches come one after another
 
 # ---------------------------------------------------------------- store

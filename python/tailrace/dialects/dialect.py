@@ -53,7 +53,10 @@ class Traits:
     """Masters of this wire undo the compression of an uploaded directory themselves, if they have asked for it."""
 
     gather_s: float = 0.004
-    """How long a flood may gather before it is read, where `receive_gathers`."""
+    """How long output may gather before it is read, where `receive_gathers`."""
+
+    flood_s: float = 0.004
+    """The same in a flood: once what had gathered was much."""
 
     asks_shutdown: bool
     """A worker can ask its master for an end (`AskShutdown`)."""
@@ -197,9 +200,9 @@ class Dialect(Protocol):
         """Read no more for now: what has come is not taken. Asked again after each `settle`."""
 
     @property
-    def receive_gathers(self) -> bool:
-        """What comes next is likely more output, which nobody waits for to be answered: it may be read in larger
-        pieces."""
+    def receive_gathers(self) -> int:
+        """What comes next is likely more output, which nobody waits for to be answered: it may be read when there are
+        so many bytes of it. 0: it is for now. More than the peer sends unasked would be waited for in vain."""
 
     def statistics(self) -> Mapping[str, int]:
         """Counters: `bytes_sent`, `bytes_received`, `queued`, `streams`, `calls`."""

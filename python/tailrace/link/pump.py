@@ -89,8 +89,7 @@ class Pump:
         """The transport is closed."""
         self.rtt_s: float | None = None
         """The last round trip that was measured."""
-        # Half of a window is given back at once.
-        self._transport = Transport(transport, dialect, limits.stream_window_bytes // 4)
+        self._transport = Transport(transport, dialect)
         self._owner: Owner | None = None
         self._heard = trio.current_time()
         self._pings: dict[int, _Ping] = {}

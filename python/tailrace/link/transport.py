@@ -19,30 +19,32 @@ if TYPE_CHECKING:
     from tailrace.dialects.dialect import Dialect, Direct
 
 RECEIVE_BYTES = 256 * 1024
+DIRECT_BYTES = 1024 * 1024
 SEND_BYTES = 256 * 1024
 # A socket that takes all that it is given must not keep the other tasks waiting.
 SEND_BYTES_TURN = 1024 * 1024
 # What waits in the kernel is overtaken by nothing: an interrupt should not wait for megabytes that are not even sent.
 UNSENT_BYTES = 256 * 1024
+# Read so much, and there is likely more.
 GATHER_FROM_BYTES = 16 * 1024
-GATHER_BYTES = 1024 * 1024
+# So much has gathered, and it is a flood: more than anyone reads.
+FLOOD_FROM_BYTES = 64 * 1024
 
 
 @final
 class Transport:
     """One transport. Nothing else receives from it or sends to it."""
 
-    def __init__(self, stream: trio.abc.Stream, dialect: Dialect, gather_bytes: int = GATHER_BYTES) -> None:
-        """`gather_bytes`: what may gather; more than the peer may send unasked would be waited for in vain."""
+    def __init__(self, stream: trio.abc.Stream, dialect: Dialect) -> None:
         self._stream = stream
         self._dialect = dialect
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._direct = dialect.direct if self._socket is not None else None
-        self._gather_bytes = min(gather_bytes, GATHER_BYTES)
         if self._socket is not None and self._socket.family != socket.AF_UNIX:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._low_water = 1
         self._brought = 0
+        self._in_flood = False
         self._is_sending = False
 
     async def receive(self, *, hurry: bool = False) -> bool:
@@ -53,11 +55,12 @@ class Transport:
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: the transport is of no more use.
         """
-        gathers = not hurry and self._brought >= GATHER_FROM_BYTES and self._dialect.receive_gathers
+        gathers = 0 if hurry or self._brought < GATHER_FROM_BYTES else self._dialect.receive_gathers
         if self._socket is not None and self._direct is not None:
             self._brought = await self._receive_directly(self._socket, self._direct, gathers)
         else:
             self._brought = await self._receive(gathers)
+        self._in_flood = gathers > 0 and self._brought >= FLOOD_FROM_BYTES
         return self._brought > 0
 
     def hurry(self) -> None:
@@ -100,48 +103,49 @@ class Transport:
         """Closes it at once."""
         await trio.aclose_forcefully(self._stream)
 
-    async def _receive_directly(self, receiver: trio.socket.SocketType, direct: Direct, gathers: bool) -> int:
+    async def _receive_directly(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int:
         try:
             await self._wait_readable(receiver, gathers)
-            count = await self._receive_in_turn(receiver, direct) if gathers else None
-            while count is None and (count := direct.receive_from(receiver.fileno(), GATHER_BYTES)) is None:
-                await self._wait_readable(receiver, gathers=False)
+            count = await self._receive_in_turn(receiver, direct, gathers) if gathers else None
+            while count is None and (count := direct.receive_from(receiver.fileno(), DIRECT_BYTES)) is None:
+                await self._wait_readable(receiver, 0)
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         if not count:
             self._dialect.receive_eof()
         return count
 
-    async def _receive_in_turn(self, receiver: trio.socket.SocketType, direct: Direct) -> int | None:
+    async def _receive_in_turn(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int | None:
         gate = Floodgate.here()
         await gate.enter(self)
         try:
-            count = direct.receive_from(receiver.fileno(), GATHER_BYTES)
+            count = direct.receive_from(receiver.fileno(), max(gathers, DIRECT_BYTES))
             # It is handled before the next one has its turn.
             await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
             gate.leave()
         return count
 
-    async def _receive(self, gathers: bool) -> int:
+    async def _receive(self, gathers: int) -> int:
         if self._socket is not None and (gathers or self._low_water > 1):
             await self._wait_readable(self._socket, gathers)
-        data = await self._stream.receive_some(GATHER_BYTES if gathers else RECEIVE_BYTES)
+        data = await self._stream.receive_some(max(gathers, RECEIVE_BYTES))
         if data:
             self._dialect.receive_data(data)
         else:
             self._dialect.receive_eof()
         return len(data)
 
-    async def _wait_readable(self, receiver: trio.socket.SocketType, gathers: bool) -> None:
-        """Waits until there is something; if it `gathers`, until that is worth a turn, or for a moment."""
+    async def _wait_readable(self, receiver: trio.socket.SocketType, gathers: int) -> None:
+        """Waits until there is something; if it `gathers`, until there is so much, or for a moment."""
         # The kernel makes room for as much, and wakes us all the same when the peer's window is closed.
-        low_water = self._gather_bytes if gathers else 1
+        low_water = max(gathers, 1)
         if low_water != self._low_water:
             self._low_water = low_water
             receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
         if gathers:
-            with trio.move_on_after(self._dialect.traits.gather_s):
+            traits = self._dialect.traits
+            with trio.move_on_after(traits.flood_s if self._in_flood else traits.gather_s):
                 await trio.lowlevel.wait_readable(receiver)
         else:
             await trio.lowlevel.wait_readable(receiver)

@@ -1,14 +1,18 @@
 //! Banana as Python's own objects: nested lists of bytes, int and float.
 
+use bytes::Bytes;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyMemoryView, PyTuple};
-use tailrace_core::banana::{DEPTH_MAX, Decoder, Element, Encoder};
+use tailrace_core::banana::{self, DEPTH_MAX, Decoder, Element, Encoder};
+use tailrace_core::channel::Channel;
 use tailrace_core::error::UsageError;
 
 use crate::buffer::{Input, view};
 use crate::error::{RemoteProtocolError, local};
+use crate::socket;
 
-type PyOutput<'py> = (i64, Vec<i64>, Vec<(&'static str, Option<String>, Bound<'py, PyMemoryView>)>);
+type PyTexts<'py> = Vec<(&'static str, Option<String>, Bound<'py, PyMemoryView>)>;
 
 /// Bytes in, top-level expressions out.
 #[pyclass(module = "tailrace._core")]
@@ -26,8 +30,21 @@ impl BananaDecoder {
     }
 
     #[pyo3(signature = (data, /))]
-    fn receive_data(&mut self, data: Input) {
-        self.0.receive_data(data.bytes());
+    fn receive_data(&mut self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        match data.cast::<PyBytes>() {
+            // They do not change, and may be kept as they are.
+            Ok(bytes) => self.0.receive_bytes(Bytes::from_owner(PyBackedBytes::from(bytes.clone()))),
+            Err(_) => self.0.receive_data(data.extract::<Input>()?.bytes()),
+        }
+        Ok(())
+    }
+
+    #[pyo3(signature = (fd, max_bytes, /))]
+    fn receive_from(&mut self, fd: i32, max_bytes: usize) -> PyResult<Option<usize>> {
+        let data = socket::receive_owned(fd, max_bytes)?;
+        let count = data.as_ref().map(Bytes::len);
+        data.into_iter().for_each(|data| self.0.receive_bytes(data));
+        Ok(count)
     }
 
     fn next_expression<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -35,24 +52,62 @@ impl BananaDecoder {
         element.map(|element| to_python(py, &element)).transpose()
     }
 
-    /// (target, calls, texts); each text is (channel, name, its bytes).
-    fn next_output<'py>(&mut self, py: Python<'py>) -> PyResult<Option<PyOutput<'py>>> {
+    fn next_output(&mut self) -> PyResult<Option<BananaOutput>> {
         let output = self.0.next_output().map_err(|error| RemoteProtocolError::new_err(error.to_string()))?;
-        let Some(output) = output else { return Ok(None) };
-        let texts = output.texts.iter().map(|text| {
-            let bytes = match text.pieces.as_slice() {
-                [piece] => piece.clone(),
-                pieces => pieces.concat().into(),
-            };
-            let name = text.name.as_ref().map(|name| String::from_utf8_lossy(name).into_owned());
-            Ok((text.channel, name, view(py, bytes)?))
-        });
-        Ok(Some((output.target, output.calls, texts.collect::<PyResult<_>>()?)))
+        Ok(output.map(BananaOutput))
     }
 
     fn __len__(&self) -> usize {
         self.0.buffered()
     }
+}
+
+/// Output that a worker of Buildbot's tells of.
+#[pyclass(frozen, module = "tailrace._core")]
+pub struct BananaOutput(banana::Output);
+
+impl BananaOutput {
+    /// What it brings, in order: of which channel, and in which pieces.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = (Channel<'_>, &[Bytes])> + Clone {
+        self.0.texts.iter().filter_map(|text| {
+            // It is UTF-8, as all strings are that the decoder takes for text.
+            let name = text.name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
+            Some((Channel::named(text.channel, name)?, text.pieces.as_slice()))
+        })
+    }
+}
+
+#[pymethods]
+impl BananaOutput {
+    #[getter]
+    fn target(&self) -> i64 {
+        self.0.target
+    }
+
+    #[getter]
+    fn calls(&self) -> Vec<i64> {
+        self.0.calls.clone()
+    }
+
+    #[getter]
+    fn texts<'py>(slf: &Bound<'py, Self>) -> PyResult<PyTexts<'py>> {
+        let texts = slf.get().channels().map(|(channel, pieces)| {
+            let bytes = match pieces {
+                [piece] => piece.clone(),
+                pieces => pieces.concat().into(),
+            };
+            Ok((channel.as_str(), channel.name().map(str::to_owned), view(slf.py(), bytes)?))
+        });
+        texts.collect()
+    }
+}
+
+/// Sends what goes of these bytes, and says how much that was.
+#[pyfunction]
+#[pyo3(signature = (fd, data, max_bytes, /))]
+pub(crate) fn send_to(fd: i32, data: Input, max_bytes: usize) -> PyResult<usize> {
+    let data = data.bytes();
+    Ok(socket::send_part(fd, &data[..data.len().min(max_bytes)])?)
 }
 
 /// Has this process keep a few MiB that it has freed: output comes in large batches, and giving their pages back to the
@@ -74,6 +129,24 @@ pub(crate) fn banana_encode<'py>(value: &Bound<'py, PyAny>, vocabulary: bool) ->
     let mut encoder = Encoder::new(vocabulary);
     encode(value, &mut encoder, 0)?;
     Ok(PyBytes::new(value.py(), &encoder.finish()))
+}
+
+/// The same answer to all these calls.
+#[pyfunction]
+#[pyo3(signature = (calls, value, vocabulary = true, /))]
+pub(crate) fn banana_answers(
+    py: Python<'_>,
+    calls: Vec<i64>,
+    value: i64,
+    vocabulary: bool,
+) -> PyResult<Bound<'_, PyBytes>> {
+    let mut encoder = Encoder::new(vocabulary);
+    for call in calls {
+        encoder.list(3).and_then(|()| encoder.bytes(b"answer")).map_err(local)?;
+        encoder.int(call);
+        encoder.int(value);
+    }
+    Ok(PyBytes::new(py, &encoder.finish()))
 }
 
 fn to_python<'py>(py: Python<'py>, element: &Element) -> PyResult<Bound<'py, PyAny>> {

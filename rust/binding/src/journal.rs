@@ -10,6 +10,7 @@ use tailrace_core::journal::{Kept, MemoryJournal, Source, Writer};
 use tailrace_core::record;
 use tailrace_supervisor::ring::Reader;
 
+use crate::banana::BananaOutput;
 use crate::buffer::Input;
 use crate::error::{local, remote};
 use crate::log::{Batch, channel_named};
@@ -84,8 +85,12 @@ impl Journal {
         if offset < begin || offset > end {
             return Err(local(UsageError(format!("offset {offset} is not in the journal's [{begin}, {end})"))));
         }
-        let records = py.detach(|| source.copy_records(offset, max_bytes)).map_err(remote)?;
-        Ok((!records.is_empty()).then(|| Batch::new(offset, Bytes::from(records))))
+        let records = match &self.0 {
+            Place::Memory(memory) => memory.records(offset, max_bytes),
+            Place::Ring(_) => py.detach(|| source.copy_records(offset, max_bytes)).map(Bytes::from),
+        };
+        let records = records.map_err(remote)?;
+        Ok((!records.is_empty()).then(|| Batch::new(offset, records)))
     }
 
     #[pyo3(signature = (offset, /))]
@@ -127,6 +132,22 @@ impl Journal {
     fn append(&self, channel: &str, data: Input, wall_us: u64, mono_us: u64, name: Option<&str>) -> PyResult<()> {
         let channel = channel_named(channel, name)?;
         self.write(|writer| writer.log(channel, data.bytes(), wall_us, mono_us))
+    }
+
+    #[pyo3(signature = (output, wall_us, mono_us, /))]
+    fn gather(&self, output: &BananaOutput, wall_us: u64, mono_us: u64) -> PyResult<()> {
+        self.write(|writer| writer.gather(output.channels(), wall_us, mono_us))
+    }
+
+    #[pyo3(signature = (channel, name, /))]
+    fn is_inside_line(&self, channel: &str, name: Option<&str>) -> PyResult<bool> {
+        let channel = channel_named(channel, name)?;
+        let mut inside = false;
+        self.write(|writer| {
+            inside = writer.ledger().is_inside_line(channel);
+            Ok(())
+        })?;
+        Ok(inside)
     }
 
     #[pyo3(signature = (values, /))]

@@ -21,7 +21,7 @@ mod _core {
     #[expect(non_upper_case_globals, reason = "Python's name")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
-    use super::banana::{BananaDecoder, banana_encode, keep_freed_memory};
+    use super::banana::{BananaDecoder, BananaOutput, banana_answers, banana_encode, keep_freed_memory, send_to};
     #[pymodule_export]
     use super::event::{
         CallFailed, Called, LoggedIn, LoginAsked, PeerClosed, Ponged, Refused, Replied, StreamOpened, StreamProgress,

@@ -40,6 +40,25 @@ pub(crate) fn receive(fd: i32, max: usize, mut hand_on: impl FnMut(&[u8])) -> io
     })
 }
 
+/// What there is, at most `max` bytes, in memory of its own: empty at the end, `None` if there is nothing yet.
+pub(crate) fn receive_owned(fd: i32, max: usize) -> io::Result<Option<Bytes>> {
+    let mut there: libc::c_int = 0;
+    // SAFETY: the kernel writes one number. Where it does not know, a little is read.
+    unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut there) };
+    let mut buffer = Vec::<u8>::with_capacity(usize::try_from(there).unwrap_or_default().clamp(4096, max.max(4096)));
+    // SAFETY: the kernel writes at most `capacity` bytes to memory that is ours alone.
+    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.capacity(), libc::MSG_DONTWAIT) };
+    match outcome(count) {
+        Ok(count) => {
+            // SAFETY: so many were written.
+            unsafe { buffer.set_len(count) };
+            Ok(Some(buffer.into()))
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Sends what goes, and says how much it was.
 pub(crate) fn send(fd: i32, slices: &[Bytes]) -> io::Result<usize> {
     let part = |slice: &Bytes| libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
@@ -50,6 +69,16 @@ pub(crate) fn send(fd: i32, slices: &[Bytes]) -> io::Result<usize> {
     message.msg_iovlen = parts.len() as _;
     // SAFETY: the parts point to `slices`, which outlive the call; the kernel only reads them.
     match outcome(unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        sent => sent,
+    }
+}
+
+/// The same, of bytes that lie in one piece.
+pub(crate) fn send_part(fd: i32, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel only reads them.
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    match outcome(sent) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         sent => sent,
     }

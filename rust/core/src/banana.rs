@@ -4,6 +4,8 @@
 //! decoder keeps what has arrived and what it made of it; no length that was only announced reserves anything. What one
 //! expression may hold is bounded in bytes, elements and depth, though the wire has no such bounds.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -90,10 +92,13 @@ pub enum Element {
     List(Vec<Self>),
 }
 
+/// From here on bytes that arrived are kept as they came, and what is made of them shares them.
+const SHARED_BYTES_MIN: usize = 16 << 10;
+
 /// Bytes in, top-level expressions out.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    buffer: BytesMut,
+    input: Input,
     open: Vec<Open>,
     vocabulary: bool,
     bytes: usize,
@@ -130,13 +135,22 @@ impl Decoder {
     /// Bytes that arrived. They are decoded when they are asked for.
     pub fn receive_data(&mut self, data: &[u8]) {
         if self.error.is_none() {
-            self.buffer.extend_from_slice(data);
+            self.input.push(Bytes::copy_from_slice(data));
+        }
+    }
+
+    /// The same, without a copy if they are many.
+    pub fn receive_bytes(&mut self, data: Bytes) {
+        if data.len() < SHARED_BYTES_MIN {
+            self.receive_data(&data);
+        } else if self.error.is_none() {
+            self.input.push(data);
         }
     }
 
     /// Bytes that arrived and were not decoded yet.
     pub fn buffered(&self) -> usize {
-        self.buffer.len()
+        self.input.len()
     }
 
     /// The next expression, once all of it is there. An error is for ever.
@@ -149,7 +163,7 @@ impl Decoder {
         }
         self.decode().inspect_err(|error| {
             self.error = Some(error.clone());
-            self.buffer = BytesMut::new();
+            self.input = Input::default();
             self.open = Vec::new();
         })
     }
@@ -195,15 +209,45 @@ impl Decoder {
     }
 
     fn token(&mut self) -> Result<Option<Token>, BananaError> {
-        let Some(digits) = self.buffer.iter().take(DIGITS_MAX + 1).position(|byte| *byte >= LIST) else {
-            if self.buffer.len() > DIGITS_MAX {
+        loop {
+            let front = self.input.front();
+            let missing = match self.measure(front)? {
+                Measure::Missing(missing) => missing,
+                Measure::Whole { kind, digits, size } => {
+                    let token = match kind {
+                        LIST => Token::List(length(front.get(..digits), "list")?),
+                        VOCAB => Token::Element(self.word(front.get(..digits))?),
+                        STRING | FLOAT | INT | NEG | LONGINT | LONGNEG => {
+                            let mut token = self.input.take(size);
+                            let prefix = token.split_to(digits);
+                            token.advance(1);
+                            self.bytes += size;
+                            return Ok(Some(Token::Element(element(kind, &prefix, token))));
+                        }
+                        _ => return Err(BananaError(format!("0x{kind:02x} is no type byte"))),
+                    };
+                    self.input.skip(size);
+                    self.bytes += size;
+                    return Ok(Some(token));
+                }
+            };
+            if !self.input.join(missing) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What stands at the front of these bytes, as far as they go.
+    fn measure(&self, bytes: &[u8]) -> Result<Measure, BananaError> {
+        let Some(digits) = bytes.iter().take(DIGITS_MAX + 1).position(|byte| *byte >= LIST) else {
+            if bytes.len() > DIGITS_MAX {
                 return Err(BananaError(format!("a prefix of more than {DIGITS_MAX} bytes")));
             }
-            return Ok(None);
+            return Ok(Measure::Missing(1));
         };
-        let kind = self.buffer.get(digits).copied().unwrap_or_default();
+        let kind = bytes.get(digits).copied().unwrap_or_default();
         let body = match kind {
-            STRING => self.length(digits, "string")?,
+            STRING => length(bytes.get(..digits), "string")?,
             FLOAT => size_of::<f64>(),
             _ => 0,
         };
@@ -211,55 +255,111 @@ impl Decoder {
         if self.bytes + size > EXPRESSION_BYTES_MAX {
             return Err(BananaError(format!("an expression of more than {EXPRESSION_BYTES_MAX} bytes")));
         }
-        if self.buffer.len() < size {
-            return Ok(None);
-        }
-        let token = match kind {
-            LIST => Token::List(self.length(digits, "list")?),
-            VOCAB => Token::Element(self.word(digits)?),
-            STRING | FLOAT | INT | NEG | LONGINT | LONGNEG => Token::Element(self.element(kind, digits, body)),
-            _ => return Err(BananaError(format!("0x{kind:02x} is no type byte"))),
-        };
-        // A list or a word has left the buffer as it was.
-        if matches!(kind, LIST | VOCAB) {
-            self.buffer.advance(size);
-        }
-        self.bytes += size;
-        Ok(Some(token))
+        Ok(match size.checked_sub(bytes.len()) {
+            Some(missing @ 1..) => Measure::Missing(missing),
+            _ => Measure::Whole { kind, digits, size },
+        })
     }
 
-    fn element(&mut self, kind: u8, digits: usize, body: usize) -> Element {
-        let prefix = self.buffer.split_to(digits);
-        self.buffer.advance(1);
-        match kind {
-            STRING => Element::Bytes(self.buffer.split_to(body).freeze()),
-            FLOAT => Element::Float(self.buffer.get_f64()),
-            _ => integer(matches!(kind, NEG | LONGNEG), &prefix),
-        }
-    }
-
-    fn word(&self, digits: usize) -> Result<Element, BananaError> {
+    fn word(&self, digits: Option<&[u8]>) -> Result<Element, BananaError> {
         if !self.vocabulary {
             return Err(BananaError("a word of the vocabulary before dialect `pb` was chosen".to_owned()));
         }
-        let number = self.prefix(digits);
+        let number = digits.and_then(prefix);
         let word = number.and_then(|number| VOCABULARY.get(number.checked_sub(1)?));
         match word {
             Some(word) => Ok(Element::Bytes(Bytes::from_static(word.as_bytes()))),
             None => Err(BananaError("a word that is not in the vocabulary".to_owned())),
         }
     }
+}
 
-    fn length(&self, digits: usize, what: &str) -> Result<usize, BananaError> {
-        match self.prefix(digits) {
-            Some(length) if length <= LENGTH_MAX => Ok(length),
-            _ => Err(BananaError(format!("a {what} longer than {LENGTH_MAX}"))),
+/// What is known of the token at the front.
+enum Measure {
+    /// At least so many bytes have to come.
+    Missing(usize),
+    Whole {
+        kind: u8,
+        digits: usize,
+        size: usize,
+    },
+}
+
+fn element(kind: u8, prefix: &[u8], mut body: Bytes) -> Element {
+    match kind {
+        STRING => Element::Bytes(body),
+        FLOAT => Element::Float(body.get_f64()),
+        _ => integer(matches!(kind, NEG | LONGNEG), prefix),
+    }
+}
+
+fn length(digits: Option<&[u8]>, what: &str) -> Result<usize, BananaError> {
+    match digits.and_then(prefix) {
+        Some(length) if length <= LENGTH_MAX => Ok(length),
+        _ => Err(BananaError(format!("a {what} longer than {LENGTH_MAX}"))),
+    }
+}
+
+/// The number before the type byte, if it fits.
+fn prefix(digits: &[u8]) -> Option<usize> {
+    usize::try_from(small(digits)?).ok()
+}
+
+/// What has arrived. Only a token that came in parts is put together.
+#[derive(Debug, Default)]
+struct Input {
+    /// The parts of the first token, if it is such a one.
+    joined: BytesMut,
+    /// What follows it.
+    next: VecDeque<Bytes>,
+}
+
+impl Input {
+    fn push(&mut self, data: Bytes) {
+        if !data.is_empty() {
+            self.next.push_back(data);
         }
     }
 
-    /// The number before the type byte, if it fits.
-    fn prefix(&self, digits: usize) -> Option<usize> {
-        usize::try_from(small(self.buffer.get(..digits)?)?).ok()
+    fn len(&self) -> usize {
+        self.joined.len() + self.next.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Where the first token begins.
+    fn front(&self) -> &[u8] {
+        if self.joined.is_empty() { self.next.front().map_or(&[], |next| next) } else { &self.joined }
+    }
+
+    /// Puts up to so many more bytes to the first token than it has at the front. `false`: none have come.
+    fn join(&mut self, missing: usize) -> bool {
+        if self.joined.is_empty() {
+            let Some(front) = self.next.pop_front() else { return false };
+            self.joined.extend_from_slice(&front);
+        }
+        let Some(next) = self.next.front_mut() else { return false };
+        self.joined.extend_from_slice(&next.split_to(missing.min(next.len())));
+        self.drop_empty();
+        true
+    }
+
+    /// The first bytes, which are at the front.
+    fn take(&mut self, size: usize) -> Bytes {
+        let taken = match self.next.front_mut() {
+            Some(next) if self.joined.is_empty() => next.split_to(size),
+            _ => self.joined.split_to(size).freeze(),
+        };
+        self.drop_empty();
+        taken
+    }
+
+    fn skip(&mut self, size: usize) {
+        self.take(size);
+    }
+
+    fn drop_empty(&mut self) {
+        if self.next.front().is_some_and(Bytes::is_empty) {
+            self.next.pop_front();
+        }
     }
 }
 
@@ -288,7 +388,7 @@ pub struct Text {
 }
 
 /// From here on what follows is another [`Output`].
-const OUTPUT_BYTES_MAX: usize = 1 << 20;
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
 impl Decoder {
     /// The next expressions, as far as they have come and are output; `None`: the next one is to be asked for as it is.

@@ -207,10 +207,11 @@ impl<T: Tail> Writer<T> {
 impl<T: Tail> Sink for Writer<T> {
     fn piece(&mut self, piece: &Piece<'_>) {
         self.head.clear();
-        piece.encode_head(&mut self.head);
+        let head = piece.head();
+        head.encode(&mut self.head);
         let [first, second] = piece.data;
         let parts = [self.head.as_slice(), first, second];
-        self.ledger.add_own_log(piece, parts);
+        self.ledger.add_own_log(&head, parts);
         self.tail.append(parts, Some(piece.channel), &self.ledger);
     }
 }

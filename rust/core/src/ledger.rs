@@ -6,7 +6,7 @@ use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::channel::{Channel, PerChannel};
 use crate::error::ProtocolError;
-use crate::record::{Gap, Log, Piece, Record, Records};
+use crate::record::{Gap, Head, Log, Record, Records};
 use crate::value::{Value, decode_all, map};
 
 mod account;
@@ -169,12 +169,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Adds a piece of ours, whose record lies in these parts, without decoding it.
-    pub(crate) fn add_own_log(&mut self, piece: &Piece<'_>, parts: [&[u8]; 3]) {
-        let line = self.line(piece.channel);
-        line.next = Next::behind(piece.is_partial());
-        line.count.bytes += piece.len() as u64;
-        line.count.lines += piece.lines();
+    /// Adds a log record of ours, which lies in these parts, without decoding it.
+    pub(crate) fn add_own_log<const N: usize>(&mut self, head: &Head<'_>, parts: [&[u8]; N]) {
+        let line = self.line(head.channel);
+        line.next = Next::behind(head.partial);
+        line.count.bytes += head.data_bytes as u64;
+        line.count.lines += head.lines();
         self.advance(parts);
     }
 

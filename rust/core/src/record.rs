@@ -1,7 +1,7 @@
 //! Records: what journals and transfers are made of (PROTOCOL.md sections 6 and 7).
 //!
 //! [`whole`] and [`Records`] cut bytes into records, [`Record::decode`] says what one holds, borrowing from it. A log
-//! record is made in two steps, so that its data is moved once: [`Piece::encode_head`] makes all that stands before the
+//! record is made in two steps, so that its data is moved once: [`Head`] is all that stands before the
 //! data, then whoever stores it appends the parts of the data behind. Nothing is done for each line but what the times cost.
 
 use crate::channel::Channel;
@@ -95,15 +95,52 @@ impl Piece<'_> {
         is_partial(if second.is_empty() { first } else { second })
     }
 
-    /// Appends all of the record but its data.
-    pub fn encode_head(&self, out: &mut Vec<u8>) {
+    /// All that stands before the data.
+    pub fn head(&self) -> Head<'_> {
+        let Self { channel, continues, wall_us, mono_us, runs, .. } = *self;
+        Head { channel, continues, partial: self.is_partial(), wall_us, mono_us, runs, data_bytes: self.len() }
+    }
+}
+
+/// All of a log record but its data.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// Whose bytes.
+    pub channel: Channel<'a>,
+    /// The first byte continues a line that began in an earlier record.
+    pub continues: bool,
+    /// The last byte is not `\n`.
+    pub partial: bool,
+    /// Unix time of the first byte, in microseconds.
+    pub wall_us: u64,
+    /// Monotonic time of the first byte, in microseconds.
+    pub mono_us: u64,
+    /// The lines that begin in it, in order of time.
+    pub runs: &'a [Run],
+    /// How much data follows: 1 byte to 256 KiB.
+    pub data_bytes: usize,
+}
+
+impl Head<'_> {
+    /// The most that a head takes up, whatever the channel's name, with `runs` runs.
+    pub const fn bytes_max(runs: usize) -> usize {
+        PREFIX + 2 + LOG_NAME_BYTES_MAX + (5 + 2 * runs) * varint::BYTES_MAX
+    }
+
+    /// The number of lines that begin in the data.
+    pub fn lines(&self) -> u64 {
+        self.runs.iter().map(|run| run.lines).sum()
+    }
+
+    /// Appends it. The data belongs right behind.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         let begin = out.len();
         out.extend([0; PREFIX]);
         out.push(self.channel.kind());
         if let Channel::Log(name) = self.channel {
             varint::encode_str(name, out);
         }
-        out.push((u8::from(self.continues) * CONTINUES) | (u8::from(self.is_partial()) * PARTIAL));
+        out.push((u8::from(self.continues) * CONTINUES) | (u8::from(self.partial) * PARTIAL));
         for number in [self.wall_us, self.mono_us, self.lines(), self.runs.len() as u64] {
             varint::encode(number, out);
         }
@@ -113,14 +150,14 @@ impl Piece<'_> {
             varint::encode(run.at_us.saturating_sub(before), out);
             before = before.max(run.at_us);
         }
-        let length = out.len() - begin - PREFIX + self.len();
+        let length = out.len() - begin - PREFIX + self.data_bytes;
         put_length(out, begin, length);
     }
 }
 
 /// Appends a whole log record. For data that is in one place already.
 pub fn encode_log(piece: &Piece<'_>, out: &mut Vec<u8>) {
-    piece.encode_head(out);
+    piece.head().encode(out);
     for part in piece.data {
         out.extend_from_slice(part);
     }

@@ -76,6 +76,29 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn large_pieces_are_decoded_as_small_ones_are(
+        lengths in proptest::collection::vec(prop_oneof![0usize..300, 10_000usize..100_000], 1..20),
+        cuts in proptest::collection::vec(prop_oneof![1usize..100, 10_000usize..80_000], 1..40),
+    ) {
+        let string = |(index, length): (usize, &usize)| Element::Bytes(vec![index as u8; *length].into());
+        let elements: Vec<Element> = lengths.iter().enumerate().map(string).collect();
+        let mut rest = Bytes::from(encoded(&Element::List(elements.clone()), true));
+        let (mut decoder, mut out) = (decoder(true), Vec::new());
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            decoder.receive_bytes(rest.split_to(*cut.min(&rest.len())));
+            prop_assert!(drain(&mut decoder, &mut out));
+        }
+        prop_assert_eq!(out, vec![Element::List(elements)]);
+        prop_assert_eq!(decoder.buffered(), 0);
+    }
+}
+
 #[test]
 fn an_announced_length_reserves_nothing() {
     // Lists in lists, each of which announces as much as it may: three bytes are all that there is of each.

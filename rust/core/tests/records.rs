@@ -279,3 +279,60 @@ proptest! {
         prop_assert_eq!(source.chain_at(memory.end()), slow_chain(all.tail(), memory.end() as usize));
     }
 }
+
+/// A text of each channel, in pieces.
+fn texts() -> impl Strategy<Value = Vec<(u8, Vec<Bytes>)>> {
+    let piece = prop_oneof![
+        4 => proptest::collection::vec(prop_oneof![3 => Just(b'x'), 1 => Just(b'\n')], 0..40),
+        1 => (1usize..700_000).prop_map(|length| b"a line\n".iter().copied().cycle().take(length).collect()),
+    ];
+    let pieces = proptest::collection::vec(piece.prop_map(Bytes::from), 0..4);
+    proptest::collection::vec((0u8..4, pieces), 0..4)
+}
+
+fn channel(number: u8) -> Channel<'static> {
+    [Channel::Stdout, Channel::Stderr, Channel::Header, Channel::Log("a log")][usize::from(number)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_is_gathered_is_what_each_text_as_a_whole_would_be(
+        bursts in proptest::collection::vec((texts(), any::<bool>(), any::<bool>(), 0usize..2_000_000), 1..5),
+    ) {
+        let memory = MemoryJournal::new();
+        let source: &dyn Source = &memory;
+        let (mut slow, mut taken) = (Writer::new(Vec::new()), 0);
+        for (texts, takes, releases, max) in bursts {
+            for (number, pieces) in &texts {
+                slow.log(channel(*number), &pieces.concat(), 7, 8).unwrap();
+            }
+            let texts = texts.iter().map(|(number, pieces)| (channel(*number), pieces.as_slice()));
+            memory.write(|writer| writer.gather(texts, 7, 8)).unwrap();
+            prop_assert_eq!(memory.end(), slow.ledger().offset());
+            if takes {
+                let records = memory.records(taken, max).unwrap();
+                prop_assert_eq!(&records, &source.copy_records(taken, max).unwrap());
+                prop_assert_eq!(&records, &slow.tail()[taken as usize..][..records.len()]);
+                taken += records.len() as u64;
+            }
+            if releases {
+                memory.release(taken);
+            }
+        }
+        prop_assert_eq!(source.copy_records(taken, usize::MAX).unwrap(), &slow.tail()[taken as usize..]);
+        prop_assert_eq!(source.chain_at(memory.end()), slow_chain(slow.tail(), slow.tail().len()));
+        prop_assert_eq!(memory.write(|writer| writer.ledger().receipt()), slow.ledger().receipt());
+    }
+}
+
+#[test]
+fn what_arrived_together_is_taken_without_a_copy() {
+    let memory = MemoryJournal::new();
+    let pieces = [Bytes::from(vec![b'x'; 600_000])];
+    memory.write(|writer| writer.gather([(Channel::Stdout, pieces.as_slice())].into_iter(), 1, 1)).unwrap();
+    let [first, second] = [(); 2].map(|()| memory.records(0, usize::MAX).unwrap());
+    assert_eq!((first.as_ptr(), first.len()), (second.as_ptr(), second.len()));
+    memory.release(memory.end());
+    assert_eq!(first, second);
+}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 from tailrace.dialects.buildbot.calls import Complete, Item, Text, Update
 
 if TYPE_CHECKING:
+    from tailrace._core import BananaOutput
     from tailrace.dialects.buildbot.calls import Element
     from tailrace.dialects.buildbot.downloading import SentDownload
     from tailrace.dialects.buildbot.receiving import Handle, Host, ReceivedJournal, ReceivedUpload
@@ -44,6 +45,13 @@ class ReceivedCommand:
                 self._hold(handle, elements[index:])
                 return
         self.journal.update(handle, self._judged(elements))
+
+    def output(self, handle: Handle, output: BananaOutput) -> None:
+        """An update with nothing but text."""
+        if self._held:
+            self._hold(handle, tuple(Text(channel, name, text) for channel, name, text in output.texts))
+        else:
+            self.journal.output(handle, output)
 
     def complete(self, handle: Handle, complete: Complete) -> None:
         if self._held or self._waits(None):

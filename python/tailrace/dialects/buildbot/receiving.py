@@ -23,9 +23,9 @@ from tailrace.messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tailrace._core import Batch
+    from tailrace._core import BananaOutput, Batch
     from tailrace.dialects.buildbot.calls import Element, Utime, Write
-    from tailrace.messages import Channel, Event, Role, Value
+    from tailrace.messages import Event, Role, Value
 
 Handle: TypeAlias = "int | str"
 """A call of the worker's that waits for its answer: the wire's own word for it."""
@@ -144,8 +144,6 @@ class ReceivedJournal(_Received):
         super().__init__(host, number, command)
         self.completed = False
         self._journal = Journal()
-        # Channels that stand within a line.
-        self._inside: set[Channel] = set()
         self._taken = 0
 
     def update(self, handle: Handle | None, elements: tuple[Element, ...]) -> None:
@@ -160,6 +158,15 @@ class ReceivedJournal(_Received):
             if handle is not None:
                 self._host.refuse(handle, type(error).__name__, str(error))
                 handle = None
+        self._grown(before, handle)
+
+    def output(self, handle: Handle, output: BananaOutput) -> None:
+        """Take in nothing but text; the call is answered when it was settled."""
+        if self.refusal is not None or self.completed:
+            self._refuse(handle)
+            return
+        before = self._journal.end
+        self._journal.gather(output, *self._host.now())
         self._grown(before, handle)
 
     def complete(self, handle: Handle, failure: tuple[str, str] | None) -> None:
@@ -214,26 +221,27 @@ class ReceivedJournal(_Received):
             text = element.text
             data = text.encode("utf-8", "replace") if isinstance(text, str) else text
             if data:
-                for piece, began_us in self._timed(element, data, wall_us):
+                for piece, began_us in _timed(self._journal, element, data, wall_us):
                     self._journal.append(element.channel, piece, began_us, mono_us, element.name)
         if values:
             self._journal.update(values)
 
-    def _timed(self, text: Text, data: bytes | memoryview, now_us: int) -> Iterator[tuple[bytes | memoryview, int]]:
-        """The bytes in pieces of lines that began at about one time."""
-        channel, times = (text.channel, text.name), text.times
-        inside = channel in self._inside
-        (self._inside.discard if data[-1:] == b"\n" else self._inside.add)(channel)
-        if not times:
-            yield data, now_us
-        elif 0 <= times[-1] - times[0] <= SAME_TIME_S:
-            # They do not go back: all are in between.
-            yield data, int(times[0] * 1e6)
-        else:
-            yield from _by_time(bytes(data), times, inside)
-
     def _end(self) -> int:
         return self._journal.end
+
+
+def _timed(
+    journal: Journal, text: Text, data: bytes | memoryview, now_us: int
+) -> Iterator[tuple[bytes | memoryview, int]]:
+    """The bytes in pieces of lines that began at about one time."""
+    times = text.times
+    if not times:
+        yield data, now_us
+    elif 0 <= times[-1] - times[0] <= SAME_TIME_S:
+        # They do not go back: all are in between.
+        yield data, int(times[0] * 1e6)
+    else:
+        yield from _by_time(bytes(data), times, journal.is_inside_line(text.channel, text.name))
 
 
 def _by_time(data: bytes, times: Sequence[float], inside: bool) -> Iterator[tuple[bytes, int]]:

@@ -29,13 +29,17 @@ from tailrace.messages import StreamOpened, StreamStopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tailrace._core import Batch, Journal
+    from tailrace._core import BananaOutput, Batch, Journal
     from tailrace.dialects.buildbot.calls import Call
     from tailrace.dialects.buildbot.receiving import Handle
     from tailrace.dialects.buildbot.sending import Sender
     from tailrace.messages import Event, Role, Value
 
 __all__ = ["Answering", "Calling", "MasterStreams", "Style", "WorkerStreams"]
+
+# Our own workers have 2 MiB of output unanswered at most; Buildbot's do not wait for answers.
+_GATHERED_BYTES = 1 << 20
+_GATHERED_BYTES_UNASKED = 2 << 20
 
 _Sent: TypeAlias = SentJournal | SentUpload
 
@@ -215,8 +219,8 @@ class MasterStreams:
         self, wire: Answering, clock: Callable[[], tuple[int, int]], *, window_bytes: int, unsettled_max: int
     ) -> None:
         self.unsettled = 0
-        self.gathers = False
-        """The last call brought output."""
+        self.brought_output = False
+        """The last call did, and nothing else."""
         self.survives_errors = True
         """A worker of Buildbot's does not, on Perspective Broker: it dies of reporting it, and never completes."""
         self._wire = wire
@@ -227,6 +231,13 @@ class MasterStreams:
         self._commands: dict[str, ReceivedCommand] = {}
         self._received: dict[int, tuple[ReceivedJournal | ReceivedUpload, ReceivedCommand]] = {}
         self._downloads: dict[int, tuple[str, SentDownload]] = {}
+
+    @property
+    def gathers(self) -> int:
+        """How much more output is worth a turn: see `Dialect.receive_gathers`."""
+        if not self.brought_output:
+            return 0
+        return _GATHERED_BYTES if self.survives_errors else _GATHERED_BYTES_UNASKED
 
     @property
     def paused(self) -> bool:
@@ -269,7 +280,7 @@ class MasterStreams:
             self.refuse(handle, "UnknownCommand", f"there is no command {call.command!r}")
             return
         upload, download = command.upload, command.download
-        self.gathers = isinstance(call, Update)
+        self.brought_output = isinstance(call, Update)
         match call:
             case Update():
                 command.update(handle, call)
@@ -290,6 +301,15 @@ class MasterStreams:
             case _:
                 self.refuse(handle, "LocalProtocolError", f"command {call.command!r} has no file for that")
         self._tidy(command)
+
+    def output(self, handle: Handle, name: str, output: BananaOutput) -> None:
+        """The worker calls `update`, with nothing but text."""
+        command = self._commands.get(name)
+        if command is None:
+            self.refuse(handle, "UnknownCommand", f"there is no command {name!r}")
+            return
+        self.brought_output = True
+        command.output(handle, output)
 
     # from link: see `Dialect`
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tailrace.limits import Limits
     from tailrace.messages import Event, Request, Role
 
+# More is not worth waiting for.
+GATHER_BYTES = 1 << 20
+
 Side: TypeAlias = Literal["master", "worker"]
 
 
@@ -75,6 +78,8 @@ class NativeDialect:
             streams_max=limits.streams_max,
             software=software,
         )
+        # Half of a window is given back at once.
+        self._gathers = min(GATHER_BYTES, limits.stream_window_bytes // 4)
         # What needs no conversion is the session's own method: one frame less for each call.
         self.receive_data = session.receive_data
         self.receive_eof = session.receive_eof
@@ -98,8 +103,8 @@ class NativeDialect:
         self.statistics = session.statistics
 
     @property
-    def receive_gathers(self) -> bool:
-        return True
+    def receive_gathers(self) -> int:
+        return self._gathers
 
     @property
     def receive_paused(self) -> bool:

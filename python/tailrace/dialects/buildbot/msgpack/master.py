@@ -97,7 +97,7 @@ class MsgpackMaster(_Side):
         self._is_set = False
 
     @property
-    def receive_gathers(self) -> bool:
+    def receive_gathers(self) -> int:
         return self._streams.gathers
 
     @property

@@ -37,8 +37,9 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
         signals=True,
         worker_makes_builders=False,
         takes_compressed=True,
-        # A line is seen well within 50 ms.
+        # A line is seen well within 50 ms; of a flood nobody sees lines.
         gather_s=0.04,
+        flood_s=0.1,
         asks_shutdown=False,
     )
     direct: ClassVar = None
@@ -146,8 +147,8 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
     # queries
 
     @property
-    def receive_gathers(self) -> bool:
-        return False
+    def receive_gathers(self) -> int:
+        return 0
 
     @property
     def receive_paused(self) -> bool:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final
 
 import attrs
 
-from tailrace._core import BananaDecoder, banana_encode
+from tailrace._core import BananaDecoder, banana_answers, banana_encode, send_to
 from tailrace.dialects.buildbot.pb.jelly import Failure, JellyError, Local, Remote, jelly, remotes, unjelly
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from tailrace._core import Sexp
+    from tailrace._core import BananaOutput, Sexp
 
 VERSION: Final = 6
 REFERENCES_MAX: Final = 1024
@@ -77,7 +77,7 @@ class Output:
 
     calls: Sequence[int]
     target: Hashable
-    texts: Sequence[tuple[str, str | None, memoryview]]
+    texts: BananaOutput
 
 
 Message: TypeAlias = Called | Answered | Failed | Output
@@ -111,6 +111,10 @@ class Broker:
     def receive_data(self, data: bytes | bytearray) -> None:
         """Bytes that arrived."""
         self._decoder.receive_data(data)
+
+    def receive_from(self, fd: int, max_bytes: int) -> int | None:
+        """Bytes that are there to be received: see `Direct`."""
+        return self._decoder.receive_from(fd, max_bytes)
 
     def next_message(self) -> Message | None:
         """What the peer said next. References in the message before that were not kept are given back.
@@ -188,10 +192,9 @@ class Broker:
     def _read_call(
         self, call: int, target: int | bytes, method: bytes, wanted: bool, args: object, kwargs: object
     ) -> Called | None:
-        self._check_call(call)
-        if wanted:
-            self._unanswered.add(call)
-        else:
+        self._check_calls((call,))
+        if not wanted:
+            self._unanswered.discard(call)
             # Whoever answers it answers nobody.
             call = -1
         try:
@@ -217,21 +220,22 @@ class Broker:
     def _next_output(self) -> Output | None:
         """Most of what a master receives, and by itself much cheaper."""
         while self._state == "open" and self._side == "server" and (found := self._decoder.next_output()) is not None:
-            target, calls, texts = found
-            for call in calls:
-                self._check_call(call)
-                self._unanswered.add(call)
-            export = self._exports.get(target)
+            calls = found.calls
+            self._check_calls(calls)
+            export = self._exports.get(found.target)
             if export is not None:
-                return Output(calls, export.token, texts)
+                return Output(calls, export.token, found)
             for call in calls:
                 self.fail(call, INVALID_OBJECT)
         return None
 
-    def _check_call(self, call: int) -> None:
-        if call in self._unanswered:
-            raise RemoteProtocolError(f"call {call} is there already")
-        if len(self._unanswered) >= UNANSWERED_MAX:
+    def _check_calls(self, calls: Sequence[int]) -> None:
+        """They are to be answered, if they may be."""
+        unanswered = len(self._unanswered)
+        self._unanswered.update(calls)
+        if len(self._unanswered) != unanswered + len(calls):
+            raise RemoteProtocolError("a call that is there already")
+        if len(self._unanswered) > UNANSWERED_MAX:
             raise RemoteProtocolError(f"more than {UNANSWERED_MAX} calls that wait for an answer")
         if len(self._out) > QUEUED_BYTES_MAX:
             raise RemoteProtocolError(f"calls, while it leaves {QUEUED_BYTES_MAX} bytes of answers unread")
@@ -276,10 +280,9 @@ class Broker:
 
     def answer_all(self, calls: Sequence[int], value: int) -> None:
         """Answer several calls alike."""
-        for call in calls:
-            if call in self._unanswered:
-                self._unanswered.discard(call)
-                self._out += banana_encode((b"answer", call, value), self._vocabulary)
+        waiting = [call for call in calls if call in self._unanswered]
+        self._unanswered.difference_update(waiting)
+        self._out += banana_answers(waiting, value, self._vocabulary)
 
     def fail(self, call: int, failure: Failure) -> None:
         """Answer a call of the peer: it raised."""
@@ -334,14 +337,25 @@ class Broker:
 
     def data_to_send(self, max_bytes: int) -> bytes:
         """What the peer is to get."""
-        if self._side == "client" and self._state == "profile":
-            # The server speaks first.
+        if not self.to_send:
             return b""
         data = bytes(memoryview(self._out)[:max_bytes])
         del self._out[: len(data)]
         return data
 
+    def send_to(self, fd: int, max_bytes: int) -> int:
+        """What the peer is to get, to a socket as far as it takes it; how much that was."""
+        sent = send_to(fd, self._out, max_bytes) if self.to_send else 0
+        del self._out[:sent]
+        return sent
+
     # ------------------------------------------------------------ queries
+
+    @property
+    def to_send(self) -> bool:
+        """There is something to send now."""
+        # The server speaks first.
+        return bool(self._out) and (self._side == "server" or self._state != "profile")
 
     @property
     def queued(self) -> int:

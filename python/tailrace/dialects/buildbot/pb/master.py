@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never, final
 
 import attrs
 
-from tailrace.dialects.buildbot.calls import Complete, Text, Update
+from tailrace.dialects.buildbot.calls import Complete, Update
 from tailrace.dialects.buildbot.pb import codec, failures
 from tailrace.dialects.buildbot.pb.broker import ROOT, UNANSWERED_PAUSE, Broker
 from tailrace.dialects.buildbot.pb.jelly import Failure, Remote, as_text
@@ -91,7 +91,7 @@ class PbMaster(Side):
         self._completing: dict[int, str] = {}
 
     @property
-    def receive_gathers(self) -> bool:
+    def receive_gathers(self) -> int:
         return self._master_streams.gathers
 
     @property
@@ -128,8 +128,7 @@ class PbMaster(Side):
         # One call stands for all of them.
         last = calls[-1]
         self._joined[last] = calls
-        texts = tuple([Text(channel, name, text) for channel, name, text in output.texts])
-        self._master_streams.called(last, Update(target.command, texts))
+        self._master_streams.output(last, target.command, output.texts)
 
     def _serve_perspective(self, called: broker.Called) -> None:
         match called.method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
+from tailrace._core import BananaDecoder
 from tailrace.dialects.buildbot.pb import failures
 from tailrace.dialects.buildbot.pb.broker import Answered, Broker, Called, Failed, Output
 from tailrace.dialects.dialect import Traits
@@ -26,8 +27,9 @@ TRAITS: Final = Traits(
     worker_makes_builders=True,
     one_command_per_builder=True,
     takes_compressed=True,
-    # A line is seen well within 50 ms.
+    # A line is seen well within 50 ms; of a flood nobody sees lines.
     gather_s=0.04,
+    flood_s=0.1,
     asks_shutdown=True,
 )
 # Calls of the peer's that `link` has not answered. Those of streams are bounded by their bytes.
@@ -41,7 +43,6 @@ class Side:
     """One side of a connection. See `Dialect`."""
 
     traits: ClassVar[Traits] = TRAITS
-    direct: ClassVar = None
 
     def __init__(self, broker: Broker, streams: MasterStreams | WorkerStreams) -> None:
         self._broker = broker
@@ -72,6 +73,15 @@ class Side:
         self._bytes_received += len(data)
         if not self._closing:
             self._broker.receive_data(data)
+
+    def receive_from(self, fd: int, max_bytes: int) -> int | None:
+        """See `Direct`."""
+        if self._closing:
+            # To be forgotten.
+            return BananaDecoder().receive_from(fd, max_bytes)
+        count = self._broker.receive_from(fd, max_bytes)
+        self._bytes_received += count or 0
+        return count
 
     def receive_eof(self) -> None:
         self._eof = True
@@ -138,6 +148,15 @@ class Side:
         data = self._broker.data_to_send(max_bytes)
         self._bytes_sent += len(data)
         return data
+
+    @property
+    def direct(self) -> Side:
+        return self
+
+    def send_to(self, fd: int, max_bytes: int) -> bool:
+        """See `Direct`."""
+        self._bytes_sent += self._broker.send_to(fd, max_bytes)
+        return not self._broker.to_send
 
     @property
     def eof_to_send(self) -> bool:

@@ -75,7 +75,8 @@ class _Objects:
 class PbWorker(Side):
     """A worker's connection to its master. See `Dialect`."""
 
-    receive_paused = receive_gathers = False
+    receive_paused = False
+    receive_gathers = 0
 
     def __init__(self, *, limits: Limits, host: str, name: str, secret: bytes, software: str) -> None:
         style = attrs.evolve(STYLE, window_bytes=limits.stream_window_bytes)
