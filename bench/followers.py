@@ -54,6 +54,8 @@ async def main(followers: int, seconds: float) -> None:
             before = process.peak(os.getpid())
             for number in range(followers):
                 nursery.start_soon(follow, store, writer.info.id, read, number)
+            await ingest(writer, journal, 1)
+            before_read = sum(read)
             began, cpu = time.perf_counter(), time.process_time()
             stored, late = await ingest(writer, journal, seconds)
             took, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -67,9 +69,8 @@ async def main(followers: int, seconds: float) -> None:
         "late_max_s": late[-1],
         "core": cpu / took,
         "follower_bytes": (peak - before) / max(1, followers),
-        "slowest_read": min(read, default=0) / stored,
-        "fastest_read": max(read, default=0) / stored,
-        "followed_mb_s": sum(read) / took / 1e6,
+        "followed_mb_s": (sum(read) - before_read) / took / 1e6,
+        "behind_mb": (writer.end - min(read, default=writer.end)) / 1e6,
     }
     print(json.dumps(said))
 

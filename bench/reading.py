@@ -103,7 +103,7 @@ def rows(options: Options) -> Iterator[Row]:
     """First screens, then followers."""
     with tempfile.TemporaryDirectory(dir=HERE.parent / "target") as home:
         yield from _screens(Path(home), int(10e9 * options.scale), options.rounds)
-    yield from _followers(max(100, int(1_000 * options.scale)), 10 * options.scale + 2, min(options.rounds, 3))
+    yield from _followers(1_000, 10 * options.scale + 2, min(options.rounds, 3))
 
 
 def _screens(home: Path, total_bytes: int, rounds: int) -> Iterator[Row]:

@@ -506,6 +506,9 @@ class LogReader:
     def batch(
         self, offset: int, max_bytes: int, /
     ) -> Batch | None: ...  # at least one record, behind a gap if one is there; None: `offset` is the end
+    def at_hand(
+        self, offset: int, max_bytes: int, /
+    ) -> Batch | None: ...  # the same, perhaps less, if another reader of the log has just read it; never waits
     def gaps(self) -> list[tuple[int, int, bytes, str]]: ...  # what is left out: from, to, the chain there, why
     def find_line(self, line: int, channel: str | None = None, /) -> tuple[int, int] | None: ...
     # ^ from 1: the record in which it begins, and which of that record's line starts it is (for Record.cut); None: not yet

@@ -133,3 +133,46 @@ async def test_what_cannot_be_read_is_said(store):
         await texts(store.read(info.id, channel="stdlog"))
     with pytest.raises(StoreError, match="no record begins"):
         [batch async for batch in store.batches(info.id, from_offset=1)]
+
+
+async def test_what_one_reader_has_read_is_at_hand_for_the_others(store):
+    writing = await begin(store)
+    for number in range(20):
+        await writing.write(b"%d" % number * 50_000)
+    first, second = writing.writer.reader(), writing.writer.reader()
+    assert second.at_hand(0, 1 << 20) is None
+    read = first.batch(0, 1 << 20)
+    found = second.at_hand(0, 1 << 20)
+    assert bytes(found.raw) == bytes(read.raw)[: found.end]
+    assert found.end > 0
+    # No more than is asked for, in whole records, and only where one begins.
+    with pytest.raises(StoreError, match="no record begins"):
+        second.at_hand(1, 1 << 20)
+    # All of it, whoever of the two reads.
+    raw, readers = b"", [first, second]
+    while (batch := readers[0].batch(len(raw), 1 << 18)) is not None:
+        assert batch.start == len(raw)
+        raw += bytes(batch.raw)
+        readers.reverse()
+    assert raw == writing.raw
+    # Who is alone with a log keeps nothing for others.
+    del second, readers
+    assert first.at_hand(0, 1 << 20) is None
+
+
+async def test_many_followers_see_the_same(store):
+    writing = await begin(store)
+    seen = [bytearray() for _ in range(50)]
+
+    async def follow(into):
+        async for record in store.follow(writing.writer.info.id):
+            into += record.data
+
+    async with trio.open_nursery() as nursery:
+        for into in seen:
+            nursery.start_soon(follow, into)
+        for number in range(60):
+            await writing.write(b"%d\n" % number * (1 + 997 * number % 40_000))
+        await writing.complete(rc=0)
+    expected = b"".join(b"%d\n" % number * (1 + 997 * number % 40_000) for number in range(60))
+    assert all(bytes(into) == expected for into in seen)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, final
 
-import trio
 from trio.to_thread import run_sync as to_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    import trio
 
     from tailrace._core import Batch, LogReader, Record
     from tailrace.logs.writer import RunWriter
@@ -21,22 +22,32 @@ _CACHED_BYTES: Final = 1 << 20
 """What was written just now is in memory still: so near the end, reading takes no longer than starting a thread."""
 
 
+FOLLOWERS_AT_ONCE: Final = 16
+"""Readers of growing logs that go on in one round of trio's loop. A thousand would make the round a tenth of a second
+long, and who writes the log waited for it."""
+
+
 @final
 class Reading:
     """One reader's place in a log, which may still grow."""
 
-    def __init__(self, reader: LogReader, writer: RunWriter | None, io: trio.CapacityLimiter) -> None:
-        """`writer`: who appends to it, if it is still written to."""
+    def __init__(
+        self, reader: LogReader, writer: RunWriter | None, io: trio.CapacityLimiter, turns: trio.Semaphore
+    ) -> None:
+        """`writer`: who appends to it, if it is still written to. `turns`: `FOLLOWERS_AT_ONCE`, of all readings."""
         self._reader = reader
         self._writer = writer
         self._io = io
+        self._turns = turns
 
     async def batches(self, offset: int, *, follow: bool) -> AsyncGenerator[Batch]:
         """What is stored from `offset` on; with `follow` also what will be, until the run has ended."""
         while True:
             while (batch := await self._batch(offset)) is not None:
-                yield batch
                 offset = batch.end
+                yield batch
+                # Who waits holds nothing: there may be a thousand, each at another place.
+                del batch
             if not follow or self._writer is None or not await self._writer.wait_grown(offset):
                 return
 
@@ -48,12 +59,15 @@ class Reading:
         if found is None:
             return
         offset, cut = found
+        record: Record | None
         async with aclosing(self.batches(offset, follow=follow)) as batches:
             async for batch in batches:
                 for record in batch.records():
                     if not _is_of(record, channel):
                         continue
                     yield record.cut(cut) if cut is not None and record.offset == offset else record
+                record = None
+                del batch
 
     async def place(
         self, *, from_line: int, tail: int | None, channel: str | None, wait: bool
@@ -82,9 +96,12 @@ class Reading:
         return found
 
     async def _batch(self, offset: int) -> Batch | None:
-        if self._writer is not None and not self._writer.finished and self._reader.end - offset <= _CACHED_BYTES:
-            await trio.lowlevel.checkpoint()
-            return self._reader.batch(offset, _BATCH_BYTES)
+        if self._writer is not None and not self._writer.finished:
+            async with self._turns:
+                if self._reader.end - offset <= _CACHED_BYTES:
+                    return self._reader.batch(offset, _BATCH_BYTES)
+                if (batch := self._reader.at_hand(offset, _BATCH_BYTES)) is not None:
+                    return batch
         return await to_thread(self._reader.batch, offset, _BATCH_BYTES, limiter=self._io)
 
 

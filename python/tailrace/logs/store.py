@@ -19,7 +19,7 @@ from tailrace.errors import StoreError
 from tailrace.logs import directory as files
 from tailrace.logs.catalog import BuilderSeen, Catalog, CatalogDamaged, WorkerSeen
 from tailrace.logs.commit import Committer
-from tailrace.logs.follow import Reading
+from tailrace.logs.follow import FOLLOWERS_AT_ONCE, Reading
 from tailrace.logs.recovery import rebuild, recover
 from tailrace.logs.replay import Replay, Verified, replay, verify
 from tailrace.logs.room import RETRY_S, Room, WhenFull
@@ -99,6 +99,7 @@ class LogStore:
         self._commits = Committer(partial(files.sync_runs, directory))
         self._one = trio.CapacityLimiter(1)  # for the catalogue
         self._io = trio.CapacityLimiter(_READERS)
+        self._turns = trio.Semaphore(FOLLOWERS_AT_ONCE)
         self._live: dict[str, RunWriter] = {}
         self._abandoned: dict[str, RunWriter] = {}
         self._unwritten: dict[str, tuple[RunWriter, LogWriter]] = {}
@@ -214,6 +215,7 @@ class LogStore:
         async with aclosing(self._records(run, from_line, tail, channel, follow=True)) as records:
             async for record in records:
                 yield record
+                del record
 
     async def batches(self, run: str | RunInfo, *, from_offset: int = 0, follow: bool = False) -> AsyncGenerator[Batch]:
         """The raw journal from a record's offset on, all kinds of records; with `follow` until the run has ended.
@@ -225,6 +227,7 @@ class LogStore:
         async with aclosing(reading.batches(from_offset, follow=follow)) as batches:
             async for batch in batches:
                 yield batch
+                del batch
 
     async def place(
         self,
@@ -368,9 +371,11 @@ class LogStore:
         async with aclosing(chosen) as records:
             async for record in records:
                 yield record
+                # Who waits for the next one does not hold this one.
+                del record
 
     async def _reading(self, run: str | RunInfo) -> Reading:
-        return Reading(*await self._reader(run), self._io)
+        return Reading(*await self._reader(run), self._io, self._turns)
 
     async def _reader(self, run: str | RunInfo) -> tuple[LogReader, RunWriter | None]:
         run_id = run if isinstance(run, str) else run.id

@@ -155,6 +155,12 @@ impl LogReader {
         Ok(records.map(|(start, records)| Batch::new(start, records)))
     }
 
+    #[pyo3(signature = (offset, max_bytes, /))]
+    fn at_hand(&self, offset: u64, max_bytes: usize) -> PyResult<Option<Batch>> {
+        let records = lock(&self.0).at_hand(offset, max_bytes).map_err(error::store)?;
+        Ok(records.map(|(start, records)| Batch::new(start, records)))
+    }
+
     fn gaps(&self, py: Python<'_>) -> PyResult<Vec<Missing>> {
         let gaps = self.with(py, |reader| reader.gaps())?;
         Ok(gaps.into_iter().map(|(behind, gap)| (gap.from, behind.offset, behind.chain, gap.reason)).collect())

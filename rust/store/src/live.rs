@@ -1,6 +1,9 @@
 //! What the writer of a log and its readers share.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
 
 use crate::directory::Directory;
 use crate::error::StoreError;
@@ -12,6 +15,19 @@ use crate::index::Index;
 pub(crate) struct Live {
     pub directory: Directory,
     now: Mutex<Now>,
+    recent: Mutex<Recent>,
+}
+
+/// What is kept of the blocks that were read last, by whomever.
+const RECENT_BYTES: usize = 4 << 20;
+
+/// Blocks that were read last, for the other readers of the same log: a thousand that follow it are about at the same place,
+/// read each block once, and hold it once.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    /// The offset of the first record, and the records. What stands before a log's end does not change any more.
+    blocks: VecDeque<(u64, Bytes)>,
+    bytes: usize,
 }
 
 /// How far the log goes.
@@ -42,7 +58,12 @@ pub(crate) struct Active {
 
 impl Live {
     pub(crate) fn new(directory: Directory, now: Now) -> Self {
-        Self { directory, now: Mutex::new(now) }
+        Self { directory, now: Mutex::new(now), recent: Mutex::default() }
+    }
+
+    /// Held for moments only, never over I/O.
+    pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held for moments only, never over I/O.
@@ -66,5 +87,35 @@ impl Now {
     /// The active segment, if it is this one.
     pub(crate) fn active(&self, start: u64) -> Option<&Active> {
         self.active.as_ref().filter(|active| active.start == start)
+    }
+}
+
+impl Recent {
+    /// The block that holds `offset`, if it is still here: where it begins, and its records.
+    pub(crate) fn find(&self, offset: u64) -> Option<(u64, Bytes)> {
+        // Who follows is near the end.
+        let holds = |(begin, records): &&(u64, Bytes)| {
+            offset.checked_sub(*begin).is_some_and(|skip| skip < records.len() as u64)
+        };
+        self.blocks.iter().rev().find(holds).cloned()
+    }
+
+    /// Keeps a block for the others. The oldest make room.
+    pub(crate) fn keep(&mut self, begin: u64, records: &Bytes) {
+        if self.find(begin).is_some() {
+            return;
+        }
+        self.bytes += records.len();
+        self.blocks.push_back((begin, records.clone()));
+        while self.bytes > RECENT_BYTES
+            && let Some((_, oldest)) = self.blocks.pop_front()
+        {
+            self.bytes -= oldest.len();
+        }
+    }
+
+    /// Nobody else reads any more.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
 }

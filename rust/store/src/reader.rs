@@ -20,7 +20,14 @@ use crate::totals::{Select, Totals};
 pub struct LogReader {
     live: Arc<Live>,
     open: Option<Open>,
+    /// The block that is at hand: its offset and its records.
+    block: (u64, Bytes),
 }
+
+/// A writer, what it shows of itself, and one reader have a log: from more on, readers share what they read.
+const ALONE: usize = 3;
+/// Records of one block that are a batch by themselves where readers share: together with the next they would be copied.
+const SHARED_BYTES_MIN: usize = 32 << 10;
 
 /// The segment at hand.
 #[derive(Debug)]
@@ -30,8 +37,6 @@ struct Open {
     marks: Option<(Totals, Index)>,
     /// Where the next block begins: journal offset and position in the file.
     next: (u64, u64),
-    /// The block that was read last: its offset and its records.
-    block: (u64, Bytes),
 }
 
 /// Where a line begins.
@@ -73,7 +78,7 @@ impl LogReader {
     }
 
     pub(crate) fn new(live: Arc<Live>) -> Self {
-        Self { live, open: None }
+        Self { live, open: None, block: (0, Bytes::new()) }
     }
 
     /// One more reader of the same log.
@@ -142,7 +147,7 @@ impl LogReader {
             length += taken;
             let all = taken == rest.len();
             parts.push(rest.slice(..taken));
-            if !all || length >= max {
+            if !all || length >= max || (length >= SHARED_BYTES_MIN && self.shares()) {
                 break;
             }
         }
@@ -152,6 +157,17 @@ impl LogReader {
             [one] => Some((start, one.clone())),
             many => Some((start, many.concat().into())),
         })
+    }
+
+    /// The same, if that needs no reading because another reader has just done it. It may be less.
+    pub fn at_hand(&mut self, offset: u64, max: usize) -> Result<Option<(u64, Bytes)>, StoreError> {
+        if !self.holds(offset) && !self.finds_recent(offset) {
+            return Ok(None);
+        }
+        let Some((start, rest)) = self.block_from(offset)? else { return Ok(None) };
+        let taken = if rest.len() <= max { rest.len() } else { self.whole(&rest, max, start)? };
+        self.forget(start + taken as u64);
+        Ok(Some((start, rest.slice(..taken))))
     }
 
     /// What is missing in the log: the state behind each gap, and where and why it began.
@@ -227,11 +243,10 @@ impl LogReader {
             let beyond = || StoreError::Usage(format!("offset {offset} is beyond the end, {end}"));
             return if offset == end { Ok(None) } else { Err(beyond()) };
         }
-        if self.open.as_ref().is_none_or(|open| !open.holds(offset)) {
+        if !self.holds(offset) && !self.finds_recent(offset) {
             self.load(offset)?;
         }
-        let Some(open) = &self.open else { return Ok(None) };
-        let (begin, records) = &open.block;
+        let (begin, records) = &self.block;
         let skip = offset.saturating_sub(*begin) as usize;
         if skip > 0 && record::whole(records.get(..skip).unwrap_or_default(), usize::MAX) != Ok(skip) {
             return Err(StoreError::Usage(format!("no record begins at offset {offset}")));
@@ -247,9 +262,9 @@ impl LogReader {
         }
         while let Some(block) = self.next_block()? {
             if block.after.offset > offset {
-                let records = self.records(&block)?;
-                if let Some(open) = &mut self.open {
-                    open.block = (block.offset(), records);
+                self.block = (block.offset(), self.records(&block)?);
+                if self.shares() {
+                    self.live.recent().keep(self.block.0, &self.block.1);
                 }
                 return Ok(());
             }
@@ -290,7 +305,7 @@ impl LogReader {
         if self.open.as_ref().is_none_or(|open| open.start != start) {
             let segment = self.live.directory.open(start)?;
             let next = (start, segment.blocks_at());
-            self.open = Some(Open { start, segment, marks: None, next, block: (start, Bytes::new()) });
+            self.open = Some(Open { start, segment, marks: None, next });
         }
         Ok(())
     }
@@ -357,9 +372,30 @@ impl LogReader {
 
     /// A reader that waits at `offset` for more keeps nothing of what is before it.
     fn forget(&mut self, offset: u64) {
-        if let Some(open) = self.open.as_mut().filter(|open| !open.holds(offset)) {
-            open.block = (offset, Bytes::new());
+        if self.holds(offset) {
+            return;
         }
+        self.block = (offset, Bytes::new());
+        if self.shares() {
+            // Most of what follows is read by others.
+            self.open = None;
+        }
+    }
+
+    fn holds(&self, offset: u64) -> bool {
+        let (begin, records) = &self.block;
+        offset >= *begin && offset - begin < records.len() as u64
+    }
+
+    /// Whether others read the same log.
+    fn shares(&self) -> bool {
+        Arc::strong_count(&self.live) > ALONE
+    }
+
+    /// Whether another reader has just read the block that holds `offset`, which is at hand then.
+    fn finds_recent(&mut self, offset: u64) -> bool {
+        let found = if self.shares() { self.live.recent().find(offset) } else { None };
+        found.map(|block| self.block = block).is_some()
     }
 
     /// The length of the whole records in `rest`, which begins at `offset`: at least one.
@@ -379,9 +415,10 @@ impl LogReader {
     }
 }
 
-impl Open {
-    fn holds(&self, offset: u64) -> bool {
-        let (begin, records) = &self.block;
-        offset >= *begin && offset - begin < records.len() as u64
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.live) <= ALONE + 1 {
+            self.live.recent().clear();
+        }
     }
 }
