@@ -23,7 +23,7 @@ import tailrace
 from farm import ATTACH_S, child
 from row import Options, Row, in_turn, median
 from stream import Figure
-from usage import cpu_s
+from usage import cpu_s, quiet
 
 ENOUGH_MB_S = 300
 """What is asked for at most: a disk may be faster than anybody's logs."""
@@ -65,6 +65,7 @@ async def ours(home: Path, lines: int, *, secure: bool) -> Figure:
                 await connection.wait_settled()
                 took, cpu = time.perf_counter() - began, time.process_time() - cpu
                 daemon = cpu_s(worker.pid) - before
+                await quiet(worker.pid)
                 assert result.rc == 0, result
                 assert result.receipt is not None
                 assert result.receipt.channels["stdout"][:3] == (lines * 80, lines, 0), result

@@ -21,7 +21,7 @@ import tailrace
 from farm import Counter, child, connected, start_worker
 from openssh import Openssh, openssh
 from row import Options, Row, in_turn, median
-from usage import cpu_s
+from usage import cpu_s, quiet
 
 MEGABYTE = 1_000_000
 RELAY = Path(__file__).with_name("relay.py")
@@ -77,6 +77,8 @@ async def ours(
         )
         await counter.done.wait()
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        if counter.worker:
+            await quiet(worker.pid)
         assert (counter.rc, counter.bytes, counter.lines) == (0, lines * 80, lines), counter
         return Figure.of(counter.bytes, took, cpu, counter.worker_cpu - before if counter.worker else None)
 
