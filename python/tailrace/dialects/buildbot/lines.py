@@ -37,6 +37,9 @@ class LineStyle:
     separator: re.Pattern[str] | None = None
     """What stands for the end of a line, beside `\\n`."""
 
+    timed: bool = True
+    """The wire has times. If not, none are made: they are one number for each line."""
+
     usual: bool = True
     """The separator is Buildbot's own: it needs one of three characters."""
 
@@ -81,6 +84,9 @@ class LineMaker:
     def _cut(self, text: str, cut: int, line_times: list[float], at: float) -> Lines:
         lines = "".join((*self._held, text[:cut])) if self._held else text[:cut]
         self._held, self._held_chars = [], 0
+        if not self._style.timed:
+            self._hold(text[cut:])
+            return lines, ()
         count = text.count("\n", 0, cut)
         line_times.extend([at] * (count - len(line_times)))
         self._began = line_times[count] if len(line_times) > count else at if cut < len(text) else None
@@ -111,7 +117,7 @@ class LineMaker:
         if separator is None or (self._style.usual and not any(char in text for char in _MAY_SEPARATE)):
             return text, times
         separated = separator.sub("\n", text)
-        if separated.count("\n") != text.count("\n"):
+        if self._style.timed and separated.count("\n") != text.count("\n"):
             times = [
                 time
                 for line, time in zip(text.split("\n"), _padded(times, text.count("\n") + 1, at), strict=False)

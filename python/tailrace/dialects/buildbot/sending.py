@@ -240,7 +240,8 @@ class SentJournal:
             if kind in _LOGS:
                 log = next(records)
                 maker = self._maker((log.channel, log.name))
-                lines = maker.add(log.data, log.times, log.time, continues=log.continues)
+                times = log.times if self._style.lines.timed else ()
+                lines = maker.add(log.data, times, log.time, continues=log.continues)
                 if lines is not None:
                     yield Text(log.channel, log.name, *lines)
             elif kind == _UPDATE:

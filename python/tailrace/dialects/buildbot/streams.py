@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Answering", "Calling", "MasterStreams", "Style", "WorkerStreams"]
 
 # Our own workers have 2 MiB of output unanswered at most; Buildbot's do not wait for answers.
-_GATHERED_BYTES = 1 << 20
+_GATHERED_BYTES = 512 << 10
 _GATHERED_BYTES_UNASKED = 2 << 20
 
 _Sent: TypeAlias = SentJournal | SentUpload

@@ -57,7 +57,7 @@ TEXT_CHARS_MAX: Final = 160 * 1024
 # What ends a line for Buildbot's workers: carriage returns, jumps of the cursor, runs of backspaces.
 SEPARATOR: Final = re.compile("\r\n|\r(?=.)|\x1b\\[(?:u|2J|[0-9]+;[0-9]+[Hf])|\b+")
 STYLE: Final = Style(
-    lines=LineStyle(separator=SEPARATOR), text_chars_max=TEXT_CHARS_MAX, text_chars_limit=TEXT_CHARS_MAX
+    lines=LineStyle(separator=SEPARATOR, timed=False), text_chars_max=TEXT_CHARS_MAX, text_chars_limit=TEXT_CHARS_MAX
 )
 
 
