@@ -316,7 +316,7 @@ def test_banana_decodes_output(measure):
         decoder.receive_data(said)
         count = 0
         while (output := decoder.next_output()) is not None:
-            count += len(output[1])
+            count += len(output.calls)
         assert count == len(calls)
 
     measure(decode, bytes=len(said))
