@@ -217,12 +217,16 @@ impl Decoder {
                     let token = match kind {
                         LIST => Token::List(length(front.get(..digits), "list")?),
                         VOCAB => Token::Element(self.word(front.get(..digits))?),
-                        STRING | FLOAT | INT | NEG | LONGINT | LONGNEG => {
-                            let mut token = self.input.take(size);
-                            let prefix = token.split_to(digits);
-                            token.advance(1);
+                        STRING => {
+                            let mut body = self.input.take(size);
+                            body.advance(digits + 1);
                             self.bytes += size;
-                            return Ok(Some(Token::Element(element(kind, &prefix, token))));
+                            return Ok(Some(Token::Element(Element::Bytes(body))));
+                        }
+                        FLOAT => Token::Element(Element::Float(front.get(digits + 1..).unwrap_or_default().get_f64())),
+                        INT | NEG | LONGINT | LONGNEG => {
+                            let digits = front.get(..digits).unwrap_or_default();
+                            Token::Element(integer(matches!(kind, NEG | LONGNEG), digits))
                         }
                         _ => return Err(BananaError(format!("0x{kind:02x} is no type byte"))),
                     };
@@ -285,14 +289,6 @@ enum Measure {
     },
 }
 
-fn element(kind: u8, prefix: &[u8], mut body: Bytes) -> Element {
-    match kind {
-        STRING => Element::Bytes(body),
-        FLOAT => Element::Float(body.get_f64()),
-        _ => integer(matches!(kind, NEG | LONGNEG), prefix),
-    }
-}
-
 fn length(digits: Option<&[u8]>, what: &str) -> Result<usize, BananaError> {
     match digits.and_then(prefix) {
         Some(length) if length <= LENGTH_MAX => Ok(length),
@@ -353,7 +349,11 @@ impl Input {
     }
 
     fn skip(&mut self, size: usize) {
-        self.take(size);
+        match self.next.front_mut() {
+            Some(next) if self.joined.is_empty() => next.advance(size),
+            _ => self.joined.advance(size),
+        }
+        self.drop_empty();
     }
 
     fn drop_empty(&mut self) {
