@@ -3,10 +3,6 @@
 //! [`Source`] is what a reader needs of one, wherever its bytes lie. [`Writer`] makes the records, the chain and the
 //! counts, and puts the bytes behind a [`Tail`]: a supervisor's ring, or the memory of a [`MemoryJournal`].
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
 use crate::chain::Chain;
 use crate::channel::Channel;
 use crate::coalesce::Sink;
@@ -31,8 +27,6 @@ pub trait Source: Send + Sync {
     fn ended(&self) -> bool;
     /// Hands the bytes from `offset` on to `sink`, in one or two pieces, at most `max` of them, and says how many they were.
     fn read(&self, offset: u64, max: usize, sink: &mut dyn FnMut(&[u8])) -> usize;
-    /// The bytes from `offset` on, at most `max`, as they are until they are dropped, whatever is released meanwhile.
-    fn lend(self: Arc<Self>, offset: u64, max: usize) -> Bytes;
     /// Forgets the whole records before `offset`. True: the writer waits for room and wants to be told.
     fn release(&self, offset: u64) -> bool;
     /// A record boundary in `[begin, offset]` whose chain is known, the last one that is.

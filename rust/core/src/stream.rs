@@ -1,7 +1,7 @@
 //! One stream, seen from its sender ([`SendStream`]) and from its receiver ([`ReceiveStream`]): PROTOCOL.md section 5.
 //!
 //! A sender's bytes wait in one buffer until credit and turn allow a frame; the frame's payload is then cut off without a copy.
-//! A journal waits where it is: a frame's payload is lent by it when its turn has come.
+//! A journal waits where it is: a frame's payload is copied out of it when its turn has come.
 //! A receiver's bytes are appended to one buffer, so that whole records lie in one piece and are cut off without a copy too.
 //! The lengths of records are looked at once as they arrive; nothing else of a record is looked at here.
 
@@ -156,11 +156,12 @@ impl SendStream {
     pub fn pop(&mut self, n: usize) -> Bytes {
         if let Some(carried) = &mut self.carried {
             let sent = self.window.sent();
-            let piece = Arc::clone(&carried.source).lend(sent, n);
+            let mut piece = Vec::with_capacity(n);
+            carried.source.read(sent, n, &mut |part| piece.extend_from_slice(part));
             if piece.len() < n {
                 (carried.is_broken, carried.end) = (true, sent + piece.len() as u64);
             }
-            return piece;
+            return Bytes::from(piece);
         }
         if n >= self.queue.len() {
             return std::mem::take(&mut self.queue).freeze();

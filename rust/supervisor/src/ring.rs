@@ -17,9 +17,8 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::ProtFlags;
@@ -251,30 +250,6 @@ pub struct Reader {
     /// `begin` with its chain, unless the header is torn; held while `begin` is moved.
     base: Mutex<Option<Mark>>,
     seen: AtomicU64,
-    /// Where bytes begin that are lent: what comes behind is not released. Held while anything is lent or released.
-    lent: Mutex<Vec<u64>>,
-}
-
-/// Bytes of a ring that stay as they are until this is dropped.
-struct Lease {
-    reader: Arc<Reader>,
-    at: u64,
-    length: usize,
-}
-
-impl AsRef<[u8]> for Lease {
-    fn as_ref(&self) -> &[u8] {
-        self.reader.slice(self.at, self.length)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut lent = self.reader.lent();
-        if let Some(place) = lent.iter().position(|at| *at == self.at) {
-            lent.swap_remove(place);
-        }
-    }
 }
 
 impl Reader {
@@ -289,7 +264,6 @@ impl Reader {
             begin: AtomicU64::new(begin),
             base: Mutex::new(base),
             seen: AtomicU64::new(0),
-            lent: Mutex::default(),
         })
     }
 
@@ -327,10 +301,6 @@ impl Reader {
         *base = boundary;
         self.begin.store(begin, Ordering::Release);
         header.begin.fetch_max(begin, Ordering::SeqCst);
-    }
-
-    fn lent(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `length` bytes at `offset`, all of which were in `range`, and were not released since.
@@ -375,23 +345,9 @@ impl Source for Reader {
         length
     }
 
-    fn lend(self: Arc<Self>, offset: u64, max: usize) -> Bytes {
-        let mut lent = self.lent();
-        let (begin, end) = self.range();
-        if offset < begin || offset >= end {
-            return Bytes::new();
-        }
-        let length = max.min((end - offset) as usize);
-        lent.push(offset);
-        drop(lent);
-        Bytes::from_owner(Lease { reader: self, at: offset, length })
-    }
-
     fn release(&self, offset: u64) -> bool {
-        let lent = self.lent();
         let (begin, end) = self.range();
-        // Who says that bytes arrived which were not even sent is not believed.
-        let offset = lent.iter().fold(offset, |offset, at| offset.min(*at)).clamp(begin, end);
+        let offset = offset.clamp(begin, end);
         let boundary = (self as &dyn Source).boundary(offset);
         self.move_begin(boundary, offset);
         self.map.header().writer_waits.swap(0, Ordering::SeqCst) != 0
@@ -474,33 +430,6 @@ mod tests {
         let read = reader.read(offset, max, &mut |piece| out.extend_from_slice(piece));
         assert_eq!(read, out.len());
         out
-    }
-
-    #[test]
-    fn what_is_lent_is_not_written_over_whatever_is_released() {
-        let ring = Fixture::new(CAPACITY_UNIT);
-        let (mut writer, reader) = (ring.writer(), Arc::new(ring.reader()));
-        let mut chain = Chain::default();
-        for seed in 0..2 {
-            assert!(put(&mut writer, &record(CAPACITY_UNIT / 2, seed), &mut chain));
-        }
-        let half = CAPACITY_UNIT as u64 / 2;
-        let first = Arc::clone(&reader).lend(0, 100);
-        let second = Arc::clone(&reader).lend(half + 50, usize::MAX);
-        assert_eq!(second.len(), CAPACITY_UNIT / 2 - 50);
-        reader.release(2 * half);
-        assert_eq!(reader.begin(), 0, "the first bytes are lent");
-        assert!(!put(&mut writer, &record(5, 9), &mut chain));
-        assert_eq!(&first[..], &record(CAPACITY_UNIT / 2, 0)[..100]);
-        drop(first);
-        reader.release(2 * half);
-        assert_eq!(reader.begin(), half, "up to the record of which some is lent");
-        assert!(put(&mut writer, &record(CAPACITY_UNIT / 2, 2), &mut chain));
-        assert_eq!(&second[..], &record(CAPACITY_UNIT / 2, 1)[50..]);
-        drop(second);
-        reader.release(2 * half);
-        assert_eq!(reader.begin(), 2 * half);
-        assert_eq!(Arc::clone(&reader).lend(half, 1).len(), 0, "what is gone cannot be lent");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A journal in memory.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -254,12 +254,6 @@ impl Source for MemoryJournal {
             count += part.len();
         }
         count
-    }
-
-    fn lend(self: Arc<Self>, offset: u64, max: usize) -> Bytes {
-        let mut piece = Vec::with_capacity(max);
-        self.read(offset, max, &mut |part| piece.extend_from_slice(part));
-        Bytes::from(piece)
     }
 
     fn release(&self, offset: u64) -> bool {
