@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -47,6 +48,8 @@ def test_run_and_logs_go_on_at_the_right_byte(farm):
     assert attended.stdout is not None
     begun = attended.stdout.readline()
     follower = farm.start("logs", "last", "-f", "--channel", "stdout", "--from-line", "3")
+    assert follower.stdout is not None
+    followed = os.read(follower.stdout.fileno(), 1)
     for _ in range(2):
         time.sleep(1)
         farm.master.stop(signal.SIGKILL)
@@ -58,7 +61,7 @@ def test_run_and_logs_go_on_at_the_right_byte(farm):
     assert attended.returncode == 5
     assert said == NOTE * 2
     shown, said = follower.communicate(timeout=60)
-    assert shown == WHOLE.split(b"\n", 2)[2]
+    assert followed + shown == WHOLE.split(b"\n", 2)[2]
     assert (follower.returncode, said) == (0, NOTE * 2)
     assert farm.tailrace("verify", "last").stdout.rstrip().endswith(b"ok")
 
