@@ -259,12 +259,7 @@ impl Reader {
         let map = Mapping::new(file.as_fd(), ProtFlags::READ)?;
         let begin = map.header().begin.load(Ordering::Acquire);
         let base = map.header().begins.iter().map(Marked::get).find(|(at, _)| *at == begin);
-        Ok(Self {
-            map,
-            begin: AtomicU64::new(begin),
-            base: Mutex::new(base),
-            seen: AtomicU64::new(0),
-        })
+        Ok(Self { map, begin: AtomicU64::new(begin), base: Mutex::new(base), seen: AtomicU64::new(0) })
     }
 
     /// Writes down whose command this is, for another reader. False: that is too long, or nothing.
