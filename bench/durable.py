@@ -21,7 +21,7 @@ import trustme
 
 import tailrace
 from farm import ATTACH_S, child
-from row import Options, Row, in_turn, median
+from row import Options, Row, in_turn, medians
 from stream import Figure
 from usage import cpu_s, quiet
 
@@ -99,8 +99,8 @@ def rows(options: Options) -> Iterator[Row]:
             ours=lambda: trio.run(partial(ours, home, lines, secure=False)),
             tls=lambda: trio.run(partial(ours, home, lines, secure=True)),
         )
-    speed = {whose: median(figures, lambda figure: figure.megabytes_s) for whose, figures in found.items()}
-    cpu = {whose: median(figures, lambda figure: figure.cpu_s_per_gb) for whose, figures in found.items()}
+    speed = medians(found, lambda figure: figure.megabytes_s)
+    cpu = medians(found, lambda figure: figure.cpu_s_per_gb)
     yield Row(
         job="blocks into the durable store",
         unit="MB/s",

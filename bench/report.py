@@ -63,8 +63,9 @@ def load(path: Path) -> Report:
 def markdown(report: Report) -> str:
     """The table, with what it was measured by and on."""
     machine = report.machine
+    rounds = "one round" if report.rounds == 1 else f"medians of {report.rounds} rounds"
     lines = [
-        f"Measured by `{report.command}` on {report.date.split()[0]}, release build, median of the rounds: "
+        f"Measured by `{report.command}` on {report.date.split()[0]}, release build, {rounds}: "
         f"{machine['cores']} cores ({machine['cpu']}), {machine['system']}, Python {machine['python']}.",
         "",
         "| job | Tailrace | beside it | ratio | target | |",

@@ -107,3 +107,8 @@ def in_turn(rounds: int, **jobs: Callable[[], Figure]) -> dict[str, list[Figure]
 def median(figures: list[Figure], of: Callable[[Figure], float] = float) -> float:  # type: ignore[assignment]
     """The median of one number of each."""
     return statistics.median(of(figure) for figure in figures)
+
+
+def medians(found: dict[str, list[Figure]], of: Callable[[Figure], float]) -> dict[str, float]:
+    """The same, of each job of `in_turn`."""
+    return {job: median(figures, of) for job, figures in found.items()}

@@ -20,7 +20,7 @@ import trio
 import tailrace
 from farm import Counter, child, connected, start_worker
 from openssh import Openssh, openssh
-from row import Options, Row, in_turn, median
+from row import Options, Row, in_turn, median, medians
 from usage import cpu_s, quiet
 
 MEGABYTE = 1_000_000
@@ -133,8 +133,8 @@ def _beside(job: str, mode: str, lines: int, rounds: int, at_least: float, ssh: 
     if ssh is not None:
         jobs["ssh"] = partial(over_ssh, ssh, mode, lines)
     found = in_turn(rounds, **jobs)
-    speed = {whose: median(figures, lambda figure: figure.megabytes_s) for whose, figures in found.items()}
-    cpu = {whose: median(figures, lambda figure: figure.cpu_s_per_gb) for whose, figures in found.items()}
+    speed = medians(found, lambda figure: figure.megabytes_s)
+    cpu = medians(found, lambda figure: figure.cpu_s_per_gb)
     yield Row(job=job, unit="MB/s", ours=speed["ours"], peer="bare pipeline", theirs=speed["bare"], at_least=at_least)
     if "ssh" in speed:
         yield Row(job=job, unit="MB/s", ours=speed["ours"], peer="OpenSSH", theirs=speed["ssh"], at_least=1.5)

@@ -18,7 +18,7 @@ import trio
 
 import stream
 from farm import child, start_worker
-from row import Options, Row, in_turn, median
+from row import Options, Row, in_turn, median, medians
 from stream import MEGABYTE, Figure
 
 HERE = Path(__file__).parent
@@ -88,8 +88,8 @@ def _rows(wire: str, lines: int, rounds: int) -> Iterator[Row]:
         # At ten times the speed it needs more to be measured.
         pair=lambda: at_ours(wire, 2 * lines, ours=True),
     )
-    speed = {pair: median(figures, lambda figure: figure.megabytes_s) for pair, figures in found.items()}
-    cpu = {pair: median(figures, lambda figure: figure.cpu_s_per_gb) for pair, figures in found.items()}
+    speed = medians(found, lambda figure: figure.megabytes_s)
+    cpu = medians(found, lambda figure: figure.cpu_s_per_gb)
     busy = median(found["worker"], lambda figure: figure.busy)
     yield Row(
         job=f"{wire}: Buildbot's worker, our master: its CPU",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_TODO: Final = "give --master, --name and --secret-file instead"
+_INSTEAD: Final = "give --master, --name and --secret-file instead"
 _WIRES: Final = {"pb": "pb", "null": None, "msgpack_experimental_v7": "msgpack"}
 _TWISTED_ENDPOINT: Final = re.compile(
     r"(?P<kind>tcp|tls|ssl):(?:host=)?(?P<host>[^:=]+):(?:port=)?(?P<port>\d+)(?::.*)?"
@@ -46,7 +46,7 @@ def read_buildbot_tac(path: Path) -> BuildbotTac:
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}", "name the buildbot.tac of a worker") from error
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise Failure(f"{path} is not a Python file: {error}", _TODO) from error
+        raise Failure(f"{path} is not a Python file: {error}", _INSTEAD) from error
     literals = _literals(tree)
     return BuildbotTac(
         master=_master(path, literals),
@@ -76,9 +76,9 @@ def _master(path: Path, literals: Mapping[str, object]) -> str:
     protocol = literals.get("protocol", "pb")
     wire = _WIRES.get(protocol) if isinstance(protocol, str) else None
     if wire is None:
-        raise Failure(f"{path}: Tailrace does not speak the protocol {protocol!r}", _TODO)
+        raise Failure(f"{path}: Tailrace does not speak the protocol {protocol!r}", _INSTEAD)
     if literals.get("proxy_connection_string"):
-        raise Failure(f"{path} names a proxy, which Tailrace does not use", _TODO)
+        raise Failure(f"{path} names a proxy, which Tailrace does not use", _INSTEAD)
     connection = literals.get("connection_string")
     if connection:
         host, port, tls = _twisted(path, connection)
@@ -92,7 +92,7 @@ def _twisted(path: Path, connection: object) -> tuple[str, int, bool]:
     """Host, port and whether it is TLS, of a string such as `tls:build.example:9989`."""
     found = _TWISTED_ENDPOINT.fullmatch(connection) if isinstance(connection, str) else None
     if found is None:
-        raise Failure(f"{path}: the connection_string {connection!r} is not of the kind tcp:HOST:PORT", _TODO)
+        raise Failure(f"{path}: the connection_string {connection!r} is not of the kind tcp:HOST:PORT", _INSTEAD)
     return found["host"], int(found["port"]), found["kind"] != "tcp"
 
 
@@ -101,11 +101,11 @@ def _text(path: Path, literals: Mapping[str, object], *names: str) -> str:
         value = literals.get(name)
         if isinstance(value, str) and value:
             return value
-    raise Failure(f"{path} has no line `{names[0]} = '…'`, or computes it", _TODO)
+    raise Failure(f"{path} has no line `{names[0]} = '…'`, or computes it", _INSTEAD)
 
 
 def _port(path: Path, literals: Mapping[str, object]) -> int:
     port = literals.get("port")
     if isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536:
         return port
-    raise Failure(f"{path} has no line `port = NUMBER`, or computes it", _TODO)
+    raise Failure(f"{path} has no line `port = NUMBER`, or computes it", _INSTEAD)

@@ -6,11 +6,17 @@ from tailrace.link.connection import Builder, Connection, ConnectionStatistics, 
 from tailrace.link.dial import WorkerConnection, WorkerHandler, dial
 from tailrace.link.endpoint import Endpoint
 from tailrace.link.holdings import Holdings
-from tailrace.link.impl import BatchWriterImpl, BlockReaderImpl, FileReaderImpl, FileWriterImpl, RemoteCommandImpl
+from tailrace.link.impl import (
+    BatchSink,
+    BatchWriterImpl,
+    BlockReaderImpl,
+    BlockSource,
+    FileReaderImpl,
+    FileWriterImpl,
+    RemoteCommandImpl,
+)
 from tailrace.link.listener import Listener, ListenerStatistics, Master
 from tailrace.link.proxy import (
-    BatchSink,
-    BlockSource,
     FileReaderProxy,
     FileWriterProxy,
     JournalSource,

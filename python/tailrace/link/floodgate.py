@@ -14,7 +14,7 @@ import trio
 from trio.lowlevel import RunVar
 
 _TURNS: Final = 4
-"""Of at most 1 MiB each: 4 MiB are handled within 10 ms (measured), and fewer turns would leave the loop idle."""
+"""Of about 1 MiB each: 4 MiB are handled within 10 ms (measured), and fewer turns would leave the loop idle."""
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from tailrace._core import Batch, Blake3, Block
@@ -63,12 +63,16 @@ class FileWriterImpl(ABC):
         """Everything is here; length and digest were verified. Returning tells the worker that it is in its place."""
 
 
-class BatchWriterImpl(FileWriterImpl):
-    """One of ours, which also takes what comes as it came: without a copy, and hashed where it is written."""
+class BatchSink(Protocol):
+    """Where a file goes that comes, as it comes: without a copy, and hashed where it is written."""
 
     @abstractmethod
     async def write_batch(self, batch: Batch, digest: Blake3) -> None:
-        """In place of `remote_write`: the batch's chunks, over which the digest is to go, too."""
+        """The batch's chunks, over which the digest is to go, too."""
+
+
+class BatchWriterImpl(FileWriterImpl, BatchSink):
+    """One of ours: `write_batch` is called in place of `remote_write`."""
 
 
 class FileReaderImpl(ABC):
@@ -83,10 +87,13 @@ class FileReaderImpl(ABC):
         """The worker is done with it. Not called after a failure."""
 
 
-class BlockReaderImpl(FileReaderImpl):
-    """One of ours, which also gives blocks that can be sent as they are, hashed where they were read."""
+class BlockSource(Protocol):
+    """A file to be sent, as blocks that can be sent as they are, hashed where they were read."""
 
     @abstractmethod
     async def read_block(self, digest: Blake3) -> Block | None:
-        """In place of `remote_read`: the next block, over which the digest went, too, or may be one ahead. `None` at
-        the end."""
+        """The next block, over which the digest went, too. It may be one ahead. `None` at the end."""
+
+
+class BlockReaderImpl(FileReaderImpl, BlockSource):
+    """One of ours: `read_block` is called in place of `remote_read`."""

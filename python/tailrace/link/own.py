@@ -10,6 +10,7 @@ import trio
 from tailrace._core import Journal
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, TailraceError
 from tailrace.limits import MIB
+from tailrace.link.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,13 +63,13 @@ async def _send(stream: Outgoing, source: JournalSource) -> None:
             raise RemoteProtocolError(f"the journal stands at {end}, and nothing of it can be sent from {stream.sent}")
         elif ended:
             break
-        elif end - waited_at >= FLOOD_BYTES:
-            # To be rung up costs more than what one record brings.
-            waited_at = end
-            await trio.sleep(NAP_S)
         else:
-            waited_at = end
-            await source.wait_grown(end)
+            in_flood, waited_at = end - waited_at >= FLOOD_BYTES, end
+            if in_flood:
+                # To be rung up costs more than what one record brings.
+                await trio.sleep(NAP_S)
+            else:
+                await source.wait_grown(end)
     await stream.finish()
 
 
@@ -78,7 +79,7 @@ class OwnJournal:
 
     def __init__(self) -> None:
         self.journal = Journal()
-        self._changed = trio.Event()
+        self._changed = Bell()
         self._sent = trio.Event()
         self._error: Exception | None = None
 
@@ -89,7 +90,7 @@ class OwnJournal:
             self._error = error
         finally:
             self._sent.set()
-            self._change()
+            self._changed.ring()
 
     def append(self, updates: Mapping[str, object]) -> None:
         values: dict[str, Value] = {}
@@ -103,11 +104,11 @@ class OwnJournal:
                 values[key] = cast("Value", value)
         if values:
             self.journal.update(values)
-        self._change()
+        self._changed.ring()
 
     def finish(self, failure: tuple[str, str] | None) -> None:
         self.journal.finish(failure)
-        self._change()
+        self._changed.ring()
 
     async def wait_room(self) -> None:
         self._check()
@@ -125,7 +126,7 @@ class OwnJournal:
 
     def released(self, offset: int) -> None:
         self.journal.release(offset)
-        self._change()
+        self._changed.ring()
 
     def spooling(self, on: bool) -> None:
         """Memory is all that there is: who writes waits."""
@@ -140,7 +141,3 @@ class OwnJournal:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()

@@ -16,7 +16,8 @@ from tailrace.link.impl import FileReaderImpl, FileWriterImpl, RemoteCommandImpl
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from tailrace._core import Batch, Blake3, Block, Journal
+    from tailrace._core import Journal
+    from tailrace.link.impl import BatchSink, BlockSource
     from tailrace.link.resume import CommandKey
 
 ImplT = TypeVar("ImplT")
@@ -103,20 +104,6 @@ class JournalSink(RemoteCommandImpl):
     @abstractmethod
     async def send(self, source: JournalSource) -> None:
         """See `RemoteCommandProxy.send`."""
-
-
-class BlockSource(Protocol):
-    """A file to be sent, as blocks."""
-
-    async def read_block(self, digest: Blake3) -> Block | None:
-        """The next block, over which the digest went, too. It may be one ahead. `None` at the end."""
-
-
-class BatchSink(Protocol):
-    """Where a file goes that comes."""
-
-    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
-        """The batch's chunks, over which the digest is to go, too."""
 
 
 class FileWriterProxy(RemoteProxy[FileWriterImpl]):

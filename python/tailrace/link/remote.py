@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tailrace._core import Batch
     from tailrace.link.flow import Inflow, Outflow
-    from tailrace.link.proxy import BatchSink, BlockSource
+    from tailrace.link.impl import BatchSink, BlockSource
 
 TAKE_BYTES = MIB
 

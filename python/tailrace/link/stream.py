@@ -114,25 +114,22 @@ class Outgoing:
     # what the pump says
 
     def on_writable(self) -> None:
-        self._wake()
+        self._woken.ring()
 
     def on_progress(self, progress: StreamProgress) -> None:
         if self._on_progress is not None:
             self._on_progress(progress)
         if progress.done:
             self._done = True
-            self._wake()
+            self._woken.ring()
 
     def on_failure(self, error: RemoteError | ConnectionLost) -> None:
         if not self.over:
             self.error = error
             self.scope.cancel()
-            self._wake()
+            self._woken.ring()
             if self.on_error is not None:
                 self.on_error(error)
-
-    def _wake(self) -> None:
-        self._woken.ring()
 
 
 @final

@@ -11,6 +11,7 @@ import trio
 
 from tailrace.errors import LocalProtocolError
 from tailrace.link import Connection
+from tailrace.link.bell import Bell
 
 BASE_BUILDER = "~"
 """The builder whose directory is the worker's base directory: where a run without a builder goes."""
@@ -35,7 +36,7 @@ class Roster(Mapping[str, Connection]):
     def __init__(self, accounts: Mapping[str, str]) -> None:
         self.accounts = dict(accounts)
         self._attached: dict[str, Attachment] = {}
-        self._changed = trio.Event()
+        self._changed = Bell()
 
     def __getitem__(self, name: str) -> Connection:
         return self._attached[name].connection
@@ -79,8 +80,7 @@ class Roster(Mapping[str, Connection]):
     def attach(self, connection: Connection, builders: dict[str, str]) -> None:
         """Take `connection`, which has these builders, as its worker's, until it is lost."""
         self._attached[connection.workerName] = Attachment(connection, time.time(), builders)
-        self._changed.set()
-        self._changed = trio.Event()
+        self._changed.ring()
         connection.notifyOnDisconnect(lambda: self._detach(connection))
 
     async def wait_attached(self, name: str) -> Connection:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from tailrace._core import Journal
+from tailrace.link.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,7 @@ class MemoryOutput:
 
     def __init__(self) -> None:
         self.journal = Journal()
-        self._changed = trio.Event()
+        self._changed = Bell()
         self._kept_max: float = KEPT_BYTES_MAX
 
     async def append(self, channel: str, data: bytes) -> None:
@@ -34,19 +35,19 @@ class MemoryOutput:
         if data:
             wall_us, mono_us = time.time_ns() // 1000, time.monotonic_ns() // 1000
             self.journal.append(channel, data, wall_us, mono_us)
-            self._change()
+            self._changed.ring()
 
     async def update(self, values: Mapping[str, Value]) -> None:
         """Adds structured updates. Waits and is cancelled as `append`."""
         await self._room()
         self.journal.update(values)
-        self._change()
+        self._changed.ring()
 
     async def finish(self, failure: tuple[str, str] | None = None) -> None:
         """Ends the journal. Never waits for room: the end must always fit."""
         await trio.lowlevel.checkpoint()
         self.journal.finish(failure)
-        self._change()
+        self._changed.ring()
 
     async def wait_grown(self, end: int) -> None:
         """Waits until the journal reaches beyond `end`, or has ended."""
@@ -57,7 +58,7 @@ class MemoryOutput:
     def released(self, offset: int) -> None:
         """The master has everything before `offset` safe: it may be forgotten here."""
         self.journal.release(offset)
-        self._change()
+        self._changed.ring()
 
     def spooling(self, on: bool) -> None:
         """Memory is all that there is: who writes waits."""
@@ -65,13 +66,9 @@ class MemoryOutput:
     def abandon(self) -> None:
         """Nobody will read this journal: forget it and wait for nothing any more."""
         self._kept_max = math.inf
-        self._change()
+        self._changed.ring()
 
     async def _room(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.journal.end - self.journal.begin > self._kept_max:
             await self._changed.wait()
-
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()

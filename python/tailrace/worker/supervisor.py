@@ -18,6 +18,7 @@ import trio
 
 from tailrace._core import Journal, decode_value, encode_value
 from tailrace.errors import LocalProtocolError, TailraceError
+from tailrace.link.bell import Bell
 
 from .child import Child, Exit, LogFile, exit_of, spawn_fields
 
@@ -70,7 +71,7 @@ class Supervised:
         self._asked: dict[int, _Answer] = {}
         self._greeting: Mapping[str, Value] = {}
         self._greeted = trio.Event()
-        self._grown = trio.Event()
+        self._grown = Bell()
         self._gone = trio.Event()
         # Of one that an earlier daemon has started it is not known.
         self._is_spooling: bool | None = False if pid else None
@@ -148,9 +149,8 @@ class Supervised:
         while self.journal.end <= end and not self.journal.ended:
             if self._gone.is_set():
                 raise self._lost()
-            grown = self._grown
             if self.journal.wants_bell():
-                await grown.wait()
+                await self._grown.wait()
 
     def released(self, offset: int) -> None:
         """The master has everything before `offset` safe: it may be forgotten here."""
@@ -279,7 +279,7 @@ class Supervised:
                 self.connection.close()
             self._gone.set()
             self._greeted.set()
-            self._ring()
+            self._grown.ring()
 
     async def _listen(self) -> bool:
         """Until the connection ends. True: it should not have."""
@@ -303,7 +303,7 @@ class Supervised:
 
     def _hear(self, message: Mapping[str, Value]) -> None:
         if message["op"] == "grown":
-            self._ring()
+            self._grown.ring()
         elif message["op"] == "fresh":
             self.is_fresh = True
         elif message["op"] == "hello":
@@ -324,11 +324,7 @@ class Supervised:
         if running is not None:
             self._asked.setdefault(running, _Answer())
         self._greeted.set()
-        self._ring()
-
-    def _ring(self) -> None:
-        self._grown.set()
-        self._grown = trio.Event()
+        self._grown.ring()
 
     def _lost(self) -> SupervisorLost:
         return SupervisorLost(f"the supervisor {self.pid} of {self.name} has died")

@@ -298,15 +298,6 @@ impl Reader {
         header.begin.fetch_max(begin, Ordering::SeqCst);
     }
 
-    /// `length` bytes at `offset`, all of which were in `range`, and were not released since.
-    fn slice(&self, offset: u64, length: usize) -> &[u8] {
-        let start = (offset % self.map.capacity as u64) as usize;
-        let length = length.min(self.map.capacity);
-        // SAFETY: start < capacity and length <= capacity, so the range lies in the doubled data area. The writer does not
-        // touch [begin, end); one that breaks that rule can only make us read other bytes.
-        unsafe { std::slice::from_raw_parts(self.map.data().add(start), length) }
-    }
-
     /// What may be read: the writer's end, as far as it can be true.
     fn range(&self) -> (u64, u64) {
         let begin = self.begin.load(Ordering::Acquire);
@@ -336,7 +327,10 @@ impl Source for Reader {
             return 0;
         }
         let length = max.min((end - offset) as usize);
-        sink(self.slice(offset, length));
+        let start = (offset % self.map.capacity as u64) as usize;
+        // SAFETY: start < capacity, and length <= end - begin <= capacity by `range`, so the range lies in the doubled data
+        // area. The writer does not touch [begin, end); one that breaks that rule can only make us read other bytes.
+        sink(unsafe { std::slice::from_raw_parts(self.map.data().add(start), length) });
         length
     }
 
