@@ -59,7 +59,7 @@ class Limits:
     """Open streams of one connection: two for each command that moves a file, and room."""
 
     commands_max: int = attrs.field(default=1000, validator=gt(0))
-    """Commands at once on one worker. Each has a supervisor, a ring of 4 MiB and some descriptors:
+    """Commands at once on one worker. Each has a supervisor, a ring of 8 MiB and some descriptors:
     a thousand is a large machine."""
 
     spool_bytes_max: int = attrs.field(default=1024 * MIB, validator=gt(0))

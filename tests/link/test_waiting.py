@@ -171,6 +171,19 @@ async def test_floods_take_turns_in_order(autojump_clock):
     assert sorted((round(when - begun), who) for who, when in entered) == [(who // 4, who) for who in range(10)]
 
 
+async def test_a_few_floods_need_no_turns():
+    gate = Floodgate()
+    for who in range(4):
+        gate.note(who, in_flood=True)
+    gate.note("quiet", in_flood=False)
+    assert not gate.is_needed
+    gate.note(4, in_flood=True)
+    gate.note(4, in_flood=True)
+    assert gate.is_needed
+    gate.note(4, in_flood=False)
+    assert not gate.is_needed
+
+
 async def test_who_is_in_a_hurry_does_not_wait_for_a_turn(autojump_clock):
     gate, entered, begun = Floodgate(), [], trio.current_time()
     async with trio.open_nursery() as nursery:

@@ -24,6 +24,7 @@ class Floodgate:
     def __init__(self) -> None:
         self._free = _TURNS
         self._waiting: dict[object, trio.Event] = {}
+        self._floods: set[object] = set()
 
     @staticmethod
     def here() -> Floodgate:
@@ -33,6 +34,15 @@ class Floodgate:
             gate = Floodgate()
             _gates.set(gate)
         return gate
+
+    def note(self, who: object, *, in_flood: bool) -> None:
+        """Whoever it is brings a flood, or does not any more."""
+        (self._floods.add if in_flood else self._floods.discard)(who)
+
+    @property
+    def is_needed(self) -> bool:
+        """There are more floods than turns. A few do without: a turn costs a round of the loop."""
+        return len(self._floods) > _TURNS
 
     async def enter(self, who: object) -> None:
         """Wait for a turn. `leave` when it is over. Cancelled: there was none."""

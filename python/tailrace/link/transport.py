@@ -7,6 +7,7 @@ more, or for a moment. First lines do not wait at all.
 from __future__ import annotations
 
 import socket
+import sys
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -22,9 +23,16 @@ RECEIVE_BYTES = 256 * 1024
 DIRECT_BYTES = 1024 * 1024
 SEND_BYTES = 256 * 1024
 # A socket that takes all that it is given must not keep the other tasks waiting.
-SEND_BYTES_TURN = 1024 * 1024
+SEND_BYTES_TURN = 2 * 1024 * 1024
 # What waits in the kernel is overtaken by nothing: an interrupt should not wait for megabytes that are not even sent.
-UNSENT_BYTES = 256 * 1024
+# More may wait where it is gone within moments: to be woken to fill it up costs more than what goes in.
+UNSENT_BYTES_MIN = 256 * 1024
+UNSENT_BYTES_MAX = 1024 * 1024
+UNSENT_S = 0.004
+# How often that is looked at, in sends that had to wait.
+UNSENT_LOOK = 32
+# Where `struct tcp_info` has the rate at which bytes were delivered last, a second: eight bytes.
+DELIVERY_RATE_AT = 160
 # Read so much, and there is likely more.
 GATHER_FROM_BYTES = 16 * 1024
 # So much has gathered, and it is a flood: more than anyone reads.
@@ -40,11 +48,14 @@ class Transport:
         self._dialect = dialect
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._direct = dialect.direct if self._socket is not None else None
-        if self._socket is not None and self._socket.family != socket.AF_UNIX:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self._is_tcp = self._socket is not None and self._socket.family != socket.AF_UNIX
+        self._unsent = 0
+        self._waits = 0
+        self._allow_unsent(UNSENT_BYTES_MIN)
         self._low_water = 1
         self._brought = 0
         self._in_flood = False
+        self._gate = Floodgate.here()
         self._is_sending = False
 
     async def receive(self, *, hurry: bool = False) -> bool:
@@ -60,13 +71,13 @@ class Transport:
             self._brought = await self._receive_directly(self._socket, self._direct, gathers)
         else:
             self._brought = await self._receive(gathers)
-        self._in_flood = gathers > 0 and self._brought >= FLOOD_FROM_BYTES
+        self._note_flood(gathers > 0 and self._brought >= FLOOD_FROM_BYTES)
         return self._brought > 0
 
     def hurry(self) -> None:
         """Somebody waits for an answer from now on: what is being received does not wait for the floods of others."""
         if self._brought >= GATHER_FROM_BYTES:
-            Floodgate.here().hurry(self)
+            self._gate.hurry(self)
 
     @property
     def sends_at_once(self) -> bool:
@@ -97,11 +108,18 @@ class Transport:
 
     async def aclose(self) -> None:
         """Says goodbye in the transport's own way. Closed whatever happens, also when cancelled."""
+        self._note_flood(False)
         await self._stream.aclose()
 
     async def aclose_forcefully(self) -> None:
         """Closes it at once."""
+        self._note_flood(False)
         await trio.aclose_forcefully(self._stream)
+
+    def _note_flood(self, in_flood: bool) -> None:
+        if in_flood != self._in_flood:
+            self._in_flood = in_flood
+            self._gate.note(self, in_flood=in_flood)
 
     async def _receive_directly(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int:
         try:
@@ -116,14 +134,15 @@ class Transport:
         return count
 
     async def _receive_in_turn(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int | None:
-        gate = Floodgate.here()
-        await gate.enter(self)
+        if not self._gate.is_needed:
+            return direct.receive_from(receiver.fileno(), max(gathers, DIRECT_BYTES))
+        await self._gate.enter(self)
         try:
             count = direct.receive_from(receiver.fileno(), max(gathers, DIRECT_BYTES))
             # It is handled before the next one has its turn.
             await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
-            gate.leave()
+            self._gate.leave()
         return count
 
     async def _receive(self, gathers: int) -> int:
@@ -160,8 +179,22 @@ class Transport:
                 is_done = direct.send_to(sender.fileno(), SEND_BYTES_TURN)
                 made_room()
                 if not is_done:
+                    self._look_at_rate(sender)
                     await trio.lowlevel.wait_writable(sender)
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         finally:
             self._is_sending = False
+
+    def _look_at_rate(self, sender: trio.socket.SocketType) -> None:
+        self._waits += 1
+        if self._is_tcp and self._waits % UNSENT_LOOK == 0:
+            state = sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DELIVERY_RATE_AT + 8)
+            rate = int.from_bytes(state[DELIVERY_RATE_AT:], sys.byteorder)
+            is_fast = rate * UNSENT_S >= UNSENT_BYTES_MAX
+            self._allow_unsent(UNSENT_BYTES_MAX if is_fast else UNSENT_BYTES_MIN)
+
+    def _allow_unsent(self, count: int) -> None:
+        if self._socket is not None and self._is_tcp and count != self._unsent:
+            self._unsent = count
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count)

@@ -36,8 +36,9 @@ logger = logging.getLogger("tailrace.worker")
 
 IDLE = "an idle supervisor"
 
-RING_BYTES = 4 * 1024 * 1024
-"""How far a child may be ahead of the master: as much as a stream's window on the wire."""
+RING_BYTES = 8 * 1024 * 1024
+"""How far a child may be ahead of the master: two windows of a stream. One is on its way, or waits for a disk at the
+master; from the other the next is sent meanwhile."""
 
 SPOOL_BYTES_MAX = 1024 * 1024 * 1024
 """As in `Limits`."""
