@@ -20,6 +20,7 @@ mod launch;
 mod stop;
 mod family;
 mod limit;
+mod pace;
 mod watch;
 
 mod control;

@@ -9,6 +9,7 @@ use crate::book::Book;
 use crate::clock::{MILLISECOND, Micros, SECOND};
 use crate::launch::Launched;
 use crate::limit::LineLimit;
+use crate::pace::Pace;
 use crate::request::{Child, Exit};
 use crate::signal;
 use crate::stop::{Action, Stop};
@@ -22,12 +23,6 @@ const LOOK: Micros = 100 * MILLISECOND;
 
 /// What comes back of a captured stdout.
 const CAPTURED_BYTES_MAX: usize = 64 << 10;
-
-/// A child that writes line by line is read a millisecond's worth at a time: to be woken for each line costs more than to
-/// read it. It is known by this many small reads in a row.
-const SMALL_READS: u32 = 8;
-const SMALL_BYTES: usize = 128 << 10;
-const NAP: Micros = MILLISECOND;
 
 /// Why a child was stopped, in the words of `failure_reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +77,7 @@ pub(crate) struct Running {
     limit: Option<LineLimit>,
     cut: [(u64, u64); 2],
     captured: Vec<u8>,
-    small_reads: u32,
-    pub(crate) nap_until: Micros,
+    pub(crate) pace: Pace,
     stopped: Option<(Reason, Stop)>,
     blocked: bool,
 }
@@ -95,9 +89,11 @@ impl Running {
         if child.pty {
             feed.push(4); // what a terminal has instead of an end of file
         }
+        let outputs = [launched.stdout, launched.stderr];
         Self {
             id,
-            outputs: [launched.stdout, launched.stderr],
+            pace: Pace::new(&outputs),
+            outputs,
             stdin: launched.stdin.map(|pipe| Feed { pipe, bytes: feed, written: 0 }),
             pid: launched.pid,
             started: now,
@@ -111,8 +107,6 @@ impl Running {
             limit: child.max_lines.map(LineLimit::new),
             cut: [(0, 0); 2],
             captured: Vec::new(),
-            small_reads: 0,
-            nap_until: 0,
             stopped: None,
             blocked: false,
             child,
@@ -127,7 +121,8 @@ impl Running {
     /// The child has ended.
     pub(crate) fn note_end(&mut self, status: WaitStatus, now: Micros) {
         self.ended = Some((now, status));
-        (self.heard, self.nap_until) = (now, 0);
+        self.heard = now;
+        self.pace.wake();
         self.stdin = None;
     }
 
@@ -184,7 +179,7 @@ impl Running {
     pub(crate) fn deadline(&self, now: Micros) -> Option<Micros> {
         let stop = self.stopped.as_ref().filter(|_| self.alone.is_none()).and_then(|(_, stop)| stop.due());
         let look = (!self.watches.is_empty()).then_some(self.look_at);
-        let nap = Some(self.nap_until).filter(|until| *until > now && self.has_output());
+        let nap = Some(self.pace.nap_until()).filter(|until| *until > now && self.has_output());
         [self.silent_at(), self.late_at(), self.abandon_at(), stop, look, nap].into_iter().flatten().min()
     }
 
@@ -217,22 +212,14 @@ impl Running {
         let Some(output) = &self.outputs[channel] else { return };
         match rustix::io::read(output, &mut *buffer) {
             Ok(read) if read > 0 => {
-                self.note_read(read, now);
+                self.pace.note(channel, read, now, self.heard);
+                self.heard = now;
                 self.take(channel, &buffer[..read], book, now);
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             // A terminal says EIO when its last user has gone.
             Ok(_) | Err(_) => self.outputs[channel] = None,
         }
-    }
-
-    fn note_read(&mut self, read: usize, now: Micros) {
-        let in_a_row = read < SMALL_BYTES && now < self.heard + 2 * NAP;
-        self.small_reads = if in_a_row { self.small_reads.saturating_add(1) } else { 0 };
-        if self.small_reads >= SMALL_READS && self.ended.is_none() {
-            self.nap_until = now + NAP;
-        }
-        self.heard = now;
     }
 
     fn take(&mut self, channel: usize, data: &[u8], book: &mut Book, now: Micros) {

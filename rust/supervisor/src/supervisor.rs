@@ -321,7 +321,7 @@ impl Supervisor {
                     polled.add(Source::Stdin, PollFd::new(&stdin.pipe, PollFlags::OUT));
                 }
                 for (channel, output) in running.outputs.iter().enumerate() {
-                    if let Some(output) = output.as_ref().filter(|_| room && now >= running.nap_until) {
+                    if let Some(output) = output.as_ref().filter(|_| room && now >= running.pace.nap_until()) {
                         polled.add(Source::Output(channel), PollFd::new(output, PollFlags::IN));
                     }
                 }
