@@ -43,6 +43,15 @@ async def test_the_catalogue_is_made_again_from_the_runs(tmp_path):
         assert await output(store.read("last")) == b"1\n2\n3\n"
 
 
+async def test_a_store_in_which_nothing_changed_is_opened_without_a_write_to_its_catalogue(tmp_path):
+    async with open_store(tmp_path) as store:
+        info = await numbered_run(store, lines=3)
+    async with open_store(tmp_path) as store:
+        assert await output(store.read(info.id, tail=1)) == b"3\n"
+        # A write would be the first in it, and synced.
+        assert (tmp_path / "catalogue.sqlite-wal").stat().st_size == 0
+
+
 async def test_a_catalogue_that_is_none_is_set_aside(tmp_path, caplog):
     async with open_store(tmp_path) as store:
         info = await numbered_run(store, lines=3)

@@ -210,9 +210,11 @@ class Catalog:
         self._db.execute("SELECT id, started, state, worker, builder, sealed, info FROM runs LIMIT 1").fetchall()
 
     def _put(self, infos: Iterable[RunInfo]) -> None:
+        # What is as it was is not written: who opens a store would wait for a sync, behind all that the disk has to do.
         query = """
             INSERT INTO runs (id, started, state, worker, builder, info) VALUES (?, ?, ?, ?, ?, ?)
             ON CONFLICT (id) DO UPDATE SET state = excluded.state, info = excluded.info, sealed = 0
+            WHERE runs.info != excluded.info OR runs.sealed != 0
         """
         rows = ((it.id, it.started, it.state, it.worker, it.builder, to_json(it)) for it in infos)
         self._db.executemany(query, rows)
