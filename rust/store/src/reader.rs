@@ -59,9 +59,11 @@ impl LogReader {
         let directory = Directory::new(disk, directory);
         let starts = directory.list()?.starts;
         let mut now = Now { starts, ..Now::default() };
+        let mut open = None;
         while let Some(&start) = now.starts.last() {
             let mut segment = directory.open(start)?;
-            if let Some((end, _)) = segment.index()? {
+            if let Some((end, index)) = segment.index()? {
+                open = Some(Open::new(start, segment, Some((end.totals.clone(), index))));
                 now.end = end;
                 break;
             }
@@ -69,12 +71,15 @@ impl LogReader {
             if scan.state.offset > start {
                 now.end = scan.state;
                 now.active = Some(Active { start, file_end: scan.end, index: scan.index });
+                open = Some(Open::new(start, segment, None));
                 break;
             }
             // Begun, and nothing more.
             now.starts.pop();
         }
-        Ok(Self::new(Arc::new(Live::new(directory, now))))
+        let mut reader = Self::new(Arc::new(Live::new(directory, now)));
+        reader.open = open;
+        Ok(reader)
     }
 
     pub(crate) fn new(live: Arc<Live>) -> Self {
@@ -209,7 +214,7 @@ impl LogReader {
             if block.after.time_us < time_us {
                 continue;
             }
-            let records = self.records(&block)?;
+            let records = self.take_up(&block)?;
             for record in Records::new(&records) {
                 let (at, record) = record.map_err(|_| self.malformed(&block))?;
                 if matches!(Record::decode(record), Ok(Record::Log(log)) if log.wall_us >= time_us) {
@@ -221,7 +226,7 @@ impl LogReader {
     }
 
     fn line_in(&mut self, block: &Block, select: &Select, mut line: u64) -> Result<Option<Line>, StoreError> {
-        let records = self.records(block)?;
+        let records = self.take_up(block)?;
         for record in Records::new(&records) {
             let (at, record) = record.map_err(|_| self.malformed(block))?;
             let Ok(Record::Log(log)) = Record::decode(record) else { continue };
@@ -262,11 +267,7 @@ impl LogReader {
         }
         while let Some(block) = self.next_block()? {
             if block.after.offset > offset {
-                self.block = (block.offset(), self.records(&block)?);
-                if self.shares() {
-                    self.live.recent().keep(self.block.0, &self.block.1);
-                }
-                return Ok(());
+                return self.take_up(&block).map(drop);
             }
         }
         Err(StoreError::Usage(format!("the log has no offset {offset}")))
@@ -276,12 +277,18 @@ impl LogReader {
     fn enter_last(&mut self, holds: impl Fn(&State) -> bool) -> Result<(), StoreError> {
         let starts = self.live.now().starts.clone();
         let (mut low, mut high) = (0, starts.len());
+        // The end is what is asked for most, and its segment is open in a log that was opened just now.
+        let mut middle = high.saturating_sub(1);
         while high - low > 1 {
-            let middle = low + (high - low) / 2;
             let Some(&start) = starts.get(middle) else { break };
             self.enter(start)?;
             let holds = self.open.as_ref().is_some_and(|open| holds(open.segment.start()));
-            if holds { low = middle } else { high = middle }
+            if holds {
+                low = middle
+            } else {
+                high = middle
+            }
+            middle = low + (high - low) / 2;
         }
         starts.get(low).map_or(Ok(()), |&start| self.enter(start))
     }
@@ -303,9 +310,7 @@ impl LogReader {
 
     fn enter(&mut self, start: u64) -> Result<(), StoreError> {
         if self.open.as_ref().is_none_or(|open| open.start != start) {
-            let segment = self.live.directory.open(start)?;
-            let next = (start, segment.blocks_at());
-            self.open = Some(Open { start, segment, marks: None, next });
+            self.open = Some(Open::new(start, self.live.directory.open(start)?, None));
         }
         Ok(())
     }
@@ -363,6 +368,16 @@ impl LogReader {
         }
     }
 
+    /// Makes it the block at hand: who was told of a place in it reads from there.
+    fn take_up(&mut self, block: &Block) -> Result<Bytes, StoreError> {
+        let records = self.records(block)?;
+        self.block = (block.offset(), records.clone());
+        if self.shares() {
+            self.live.recent().keep(self.block.0, &records);
+        }
+        Ok(records)
+    }
+
     fn records(&mut self, block: &Block) -> Result<Bytes, StoreError> {
         match &mut self.open {
             Some(open) => open.segment.records(block).map(Bytes::from),
@@ -412,6 +427,14 @@ impl LogReader {
             Some(open) => open.segment.damaged(block.position, what),
             None => StoreError::Record { offset: block.offset(), what: what.to_owned() },
         }
+    }
+}
+
+impl Open {
+    /// Stands before its first block.
+    const fn new(start: u64, segment: Segment<Handle>, marks: Option<(Totals, Index)>) -> Self {
+        let next = (start, segment.blocks_at());
+        Self { start, segment, marks, next }
     }
 }
 

@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use support::{Directory, Model};
 use tailrace_core::channel::Channel;
+use tailrace_store::simulated::Simulated;
 use tailrace_store::{LogReader, LogWriter, Select, seal_next};
 
 const CHANNELS: [Channel<'static>; 5] =
@@ -179,6 +182,46 @@ fn a_seek_reads_only_what_is_near() {
     assert_eq!(reader.find_time(999).unwrap(), model.find_time(999));
     assert!(reader.batch(model.entries[999].offset, 1).unwrap().is_some());
     assert!(reader.batch(0, 1).is_err());
+}
+
+#[test]
+fn what_a_place_was_found_in_is_not_read_again() {
+    let (disk, path) = (Simulated::with_directory(Path::new("/run")), Path::new("/run"));
+    let mut model = Model::default();
+    let mut writer = LogWriter::create_on(Arc::new(disk.clone()), path, 1 << 30).unwrap();
+    for number in 0..1_000 {
+        append(&mut writer, &mut model, &[(0, 10, 100, number)]);
+    }
+    writer.close().unwrap();
+    let [mut by_line, mut by_time] = [(); 2].map(|()| LogReader::open_on(Arc::new(disk.clone()), path).unwrap());
+    let line = by_line.find_line(5_001, &Select::Output).unwrap().unwrap();
+    let offset = by_time.find_time(500).unwrap();
+    assert_eq!(line.offset, offset);
+    disk.end_power_after(0);
+    for mut reader in [by_line, by_time] {
+        let (at, found) = reader.batch(offset, 1).unwrap().unwrap();
+        assert_eq!((at, &*found), (offset, &*model.entries[500].bytes));
+    }
+}
+
+/// However many segments there are: the last lines are what people ask for.
+#[test]
+fn the_end_of_a_log_is_found_in_a_few_steps() {
+    let (disk, path) = (Simulated::with_directory(Path::new("/run")), Path::new("/run"));
+    let mut model = Model::default();
+    let mut writer = LogWriter::create_on(Arc::new(disk.clone()), path, 1_000).unwrap();
+    for number in 0..1_000 {
+        append(&mut writer, &mut model, &[(0, 10, 100, number)]);
+    }
+    writer.close().unwrap();
+    assert!(disk.files().len() > 400);
+    let line = model.lines(&Select::Output) - 3;
+    let before = disk.operations();
+    let mut reader = LogReader::open_on(Arc::new(disk.clone()), path).unwrap();
+    let found = reader.find_line(line, &Select::Output).unwrap().unwrap();
+    assert_eq!(Some((found.offset, found.skip)), model.find_line(line, &Select::Output));
+    assert!(reader.batch(found.offset, 1).unwrap().is_some());
+    assert!(disk.operations() - before <= 12, "{}", disk.operations() - before);
 }
 
 #[test]
