@@ -25,8 +25,10 @@ INTERVAL_S: Final = 0.02
 for; and what a worker has to hold for so much longer is little beside what is on its way."""
 
 BYTES: Final = 1 << 20
-"""So much new is committed before the interval is over. A worker's ring holds 4 MiB, all of what is on its way and not
-safe: a single fast log is at its full speed from below half of that on, and at a third of it with 8 MiB (measured)."""
+"""So much new is committed before the interval is over. A sync takes some milliseconds and half of one for each MiB, so
+what limits a fast log is how much a worker's ring lets grow meanwhile: one half of its 8 MiB is synced while the other
+is filled, whatever stands here between 1 and 3 MiB. With half of that ring it was slower by a third, with two syncs at
+once no faster, as a disk flushes one after the other (measured)."""
 
 _THREADS: Final = 8
 """File systems put syncs that wait at the same time into one write of their journal: eight at once take hardly longer
