@@ -230,7 +230,7 @@ def names(monkeypatch):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(st.lists(visits, min_size=2, max_size=3))
 @example([Visit(mute_after=0.01), Visit(at=1, instance="i2"), Visit(at=1, instance="i2")])
 @example([Visit(verdict="takes it slowly"), Visit(at=1, instance="i2"), Visit(at=6)])

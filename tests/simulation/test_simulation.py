@@ -62,7 +62,8 @@ def test_a_seed_is_the_same_story_every_time():
 
 
 def test_a_seed_that_fails_says_how_to_see_it_again():
-    told = [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS), "--break", "a_batch_is_delivered_twice"]
+    # Of this one every seed fails.
+    told = [sys.executable, "-m", "tests.simulation", "--seeds", "2", "--break", "a_batch_is_delivered_twice"]
     done = subprocess.run(told, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     again = next(line for line in done.stdout.splitlines() if "again: " in line)
