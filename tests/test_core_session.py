@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from tailrace._core import (
+    Blake3,
+    BlockReader,
     Called,
     CallFailed,
     Journal,
@@ -290,6 +292,21 @@ def test_close_says_why(pair):
     assert (closed.reason, closed.text) == ("shutdown", "for the night")
     with pytest.raises(LocalProtocolError, match="over"):
         pair.master.call("print", {})
+
+
+def test_a_block_goes_from_where_the_stream_stands(pair, tmp_path):
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with (tmp_path / "file").open("rb") as file:
+        block = BlockReader().read(file.fileno(), Blake3())
+    stream = pair.worker.open("upload", "command")
+    pair.worker.write(stream, memoryview(block)[:7])
+    pair.worker.write_block(stream, block, 7)
+    assert pair.worker.sent(stream) == len(block)
+    pair.worker.write_block(stream, block)
+    pair.pump()
+    assert pair.master.take(stream, 1000).chunk_bytes() == b"0123456789" * 2
+    pair.worker.write_block(stream, block, len(block) + 1)
+    assert pair.worker.sent(stream) == 2 * len(block)
 
 
 def test_what_may_not_be_asked_is_refused_before_a_byte_is_made(pair):

@@ -20,7 +20,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tailrace._core import Batch, Journal
+    from tailrace._core import Batch, Block, Journal
     from tailrace.limits import Limits
     from tailrace.messages import Event, Request, Role, Value
 
@@ -100,6 +100,9 @@ class Direct(Protocol):
 
     def send_to(self, fd: int, max_bytes: int, /) -> bool:
         """Sends what `data_to_send` would give, at most about so much. False: there is more, or the socket is full."""
+
+    def write_block(self, stream: int, block: Block, start: int = 0, /) -> None:
+        """As `write`, of a block from `start` on: all of it and without a copy, if there is any room."""
 
 
 class Dialect(Protocol):

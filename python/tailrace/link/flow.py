@@ -228,18 +228,18 @@ class Outflow(_Flow["Outgoing"]):
             stream = await self._wait_stream()
             try:
                 while (at := stream.sent) < self._end:
-                    await stream.write(self._piece(at))
+                    await stream.write(*self._piece(at))
             except ConnectionLost:
                 self._suspend(stream)
                 continue
             return
 
-    def _piece(self, offset: int) -> memoryview:
-        """What is kept from there on, to the end of its block."""
+    def _piece(self, offset: int) -> tuple[bytes | Block, int]:
+        """The block that is kept from there on, and where in it that is."""
         begin = self._begin
         for block in self._kept:
             if offset < begin + len(block):
-                return memoryview(block)[offset - begin :]
+                return block, offset - begin
             begin += len(block)
         raise AssertionError(f"nothing is kept at {offset}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from tailrace._core import Block
 from tailrace.errors import ConnectionLost, RemoteError, RemoteProtocolError, remote_error
 from tailrace.link.bell import Bell
 
@@ -66,9 +67,15 @@ class Outgoing:
                 return room
             await self._woken.wait()
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """Write all of it, as there is room. Cancelled: some of it may have been written; reset the stream then."""
-        view = memoryview(data)
+    async def write(self, data: bytes | Block, start: int = 0) -> None:
+        """Write all of it from `start` on, as there is room. Cancelled: some of it may have been written; reset the
+        stream then."""
+        if isinstance(data, Block) and self._dialect.direct is not None:
+            await self.wait_room()
+            self._dialect.direct.write_block(self.number, data, start)
+            self._flush()
+            return
+        view = memoryview(data)[start:]
         while view:
             room = await self.wait_room()
             self._dialect.write(self.number, view[:room])

@@ -15,6 +15,7 @@ use crate::error::{local, remote};
 use crate::event::event_to_python;
 use crate::log::{Batch, Journal};
 use crate::socket;
+use crate::transfer::Block;
 use crate::value::from_python;
 
 /// What is given to the kernel at once: more than that is no faster.
@@ -186,6 +187,12 @@ impl Session {
     #[pyo3(signature = (stream, data, /))]
     fn write(&self, stream: u64, data: Input) -> PyResult<()> {
         self.lock().write(stream, data.bytes()).map_err(local)
+    }
+
+    #[pyo3(signature = (stream, block, start = 0, /))]
+    fn write_block(&self, stream: u64, block: &Block, start: usize) -> PyResult<()> {
+        let bytes = block.bytes();
+        self.lock().write_block(stream, bytes.slice(start.min(bytes.len())..)).map_err(local)
     }
 
     #[pyo3(signature = (stream, journal, /))]

@@ -120,6 +120,13 @@ impl Drop for Recycled {
 #[pyclass(frozen, module = "tailrace._core")]
 pub struct Block(Bytes);
 
+impl Block {
+    /// The record as on the wire.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
 #[pymethods]
 impl Block {
     fn __len__(&self) -> usize {

@@ -27,7 +27,8 @@ pub const CALLS_MAX: usize = 1_024;
 pub const PINGS_MAX: usize = 16;
 /// What an OPEN costs of the connection's credit, in bytes: about what a stream's state takes.
 pub const OPEN_COST: u64 = 64;
-/// Bytes of one stream that wait in the session to be framed: two turns of the round robin.
+/// Bytes of one stream that wait in the session to be framed: four turns of the round robin. A block of a file is taken
+/// whole when fewer wait.
 pub const STREAM_QUEUE_BYTES_MAX: usize = 256 << 10;
 /// Bytes that a receiver lends, all streams together, to records that are larger than their stream's window: enough for
 /// four of the largest, so that three whose consumers stall do not stop the next one.

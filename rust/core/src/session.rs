@@ -282,6 +282,12 @@ impl Session {
         self.outgoing.write(stream, data)
     }
 
+    /// Queues a block of a stream without copying it: where there is any room, all of it.
+    pub fn write_block(&mut self, stream: u64, block: Bytes) -> Result<(), UsageError> {
+        self.check_open()?;
+        self.outgoing.write_block(stream, block)
+    }
+
     /// Has all that a journal has now sent, from where the stream stands, and what it has more by the time that this was sent.
     /// Says how much was not asked for before. It is read when its turn comes, and must not be released before the peer has
     /// it. After 0, wait for it to grow; `StreamWritable` says when all was sent.

@@ -1,10 +1,12 @@
 //! One stream, seen from its sender ([`SendStream`]) and from its receiver ([`ReceiveStream`]): PROTOCOL.md section 5.
 //!
 //! A sender's bytes wait in one buffer until credit and turn allow a frame; the frame's payload is then cut off without a copy.
+//! Blocks of a file wait as they are, and are not copied at all.
 //! A journal waits where it is: a frame's payload is copied out of it when its turn has come.
 //! A receiver's bytes are appended to one buffer, so that whole records lie in one piece and are cut off without a copy too.
 //! The lengths of records are looked at once as they arrive; nothing else of a record is looked at here.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -59,6 +61,9 @@ pub struct SendStream {
     pub in_ring: bool,
     /// Whether END was asked for while OPEN waits.
     pub end_asked: bool,
+    /// What goes before `queue`, and how much that is.
+    blocks: VecDeque<Bytes>,
+    blocks_bytes: usize,
     queue: BytesMut,
     carried: Option<Carried>,
     starved: bool,
@@ -92,6 +97,8 @@ impl SendStream {
             state: SendState::Waiting,
             in_ring: false,
             end_asked: false,
+            blocks: VecDeque::new(),
+            blocks_bytes: 0,
             queue: BytesMut::new(),
             carried: None,
             starved: false,
@@ -110,7 +117,7 @@ impl SendStream {
         }
         // Of a journal all is taken: only when that was sent there may be more.
         let max = if self.carried.is_some() && self.queued() > 0 { 0 } else { STREAM_QUEUE_BYTES_MAX };
-        let room = max.saturating_sub(self.queue.len());
+        let room = max.saturating_sub(self.blocks_bytes + self.queue.len());
         self.starved |= room == 0;
         room
     }
@@ -122,13 +129,24 @@ impl SendStream {
             self.queue.reserve(data.len().max(wanted.saturating_sub(self.queue.len())));
         }
         self.queue.extend_from_slice(data);
-        self.starved |= self.queue.len() >= STREAM_QUEUE_BYTES_MAX;
+        self.starved |= self.queued() >= STREAM_QUEUE_BYTES_MAX;
+    }
+
+    /// Appends a block, however large it is, without copying it.
+    pub fn push_block(&mut self, block: Bytes) {
+        let before = std::mem::take(&mut self.queue).freeze();
+        for bytes in [before, block].into_iter().filter(|bytes| !bytes.is_empty()) {
+            self.blocks_bytes += bytes.len();
+            self.blocks.push_back(bytes);
+        }
+        self.starved |= self.queued() >= STREAM_QUEUE_BYTES_MAX;
     }
 
     /// Appends what a journal has beyond what was appended before, and says how much that is. While that is sent, what it
     /// grows by follows.
     pub fn carry(&mut self, source: Arc<dyn Source>) -> u64 {
-        if !self.queue.is_empty() || self.carried.as_ref().is_some_and(|carried| carried.is_broken) {
+        let is_queued = self.blocks_bytes + self.queue.len() > 0;
+        if is_queued || self.carried.as_ref().is_some_and(|carried| carried.is_broken) {
             return 0;
         }
         let before = self.end();
@@ -144,7 +162,8 @@ impl SendStream {
 
     /// How many bytes wait.
     pub fn queued(&self) -> usize {
-        self.carried.as_ref().map_or(self.queue.len(), |carried| (carried.end - self.window.sent()) as usize)
+        let queued = self.blocks_bytes + self.queue.len();
+        self.carried.as_ref().map_or(queued, |carried| (carried.end - self.window.sent()) as usize)
     }
 
     /// Up to which offset bytes were appended.
@@ -162,6 +181,14 @@ impl SendStream {
                 (carried.is_broken, carried.end) = (true, sent + piece.len() as u64);
             }
             return Bytes::from(piece);
+        }
+        if let Some(block) = self.blocks.front_mut() {
+            let piece = block.split_to(n.min(block.len()));
+            if block.is_empty() {
+                self.blocks.pop_front();
+            }
+            self.blocks_bytes -= piece.len();
+            return piece;
         }
         if n >= self.queue.len() {
             return std::mem::take(&mut self.queue).freeze();

@@ -2,6 +2,7 @@
 
 mod support;
 
+use bytes::Bytes;
 use support::{Pair, events, hex, record, sent};
 use tailrace_core::event::Event;
 use tailrace_core::frame::StreamRole::{Download, Journal, Upload};
@@ -197,6 +198,56 @@ mod streams {
             lengths.push(records.len());
         }
         assert_eq!(lengths, [200, 500, 10]);
+    }
+
+    #[test]
+    fn blocks_go_whole_in_order_and_without_a_copy() {
+        let mut pair = Pair::open();
+        let (small, block) = (record(100), Bytes::from(record(900_000)));
+        let stream = pair.worker.open(Upload, "c", 0).unwrap();
+        pair.worker.write(stream, &small).unwrap();
+        pair.worker.write_block(stream, block.clone()).unwrap();
+        assert_eq!((pair.worker.sent(stream).unwrap(), pair.worker.room(stream).unwrap()), (900_100, 0));
+        assert!(pair.worker.write_block(stream, block.clone()).is_err());
+        assert!(pair.worker.write(stream, b"x").is_err());
+        let slices = pair.worker.data_to_send(50_000);
+        let inside = block.as_ptr_range();
+        let shared = slices.iter().filter(|slice| inside.contains(&slice.as_ptr())).map(|slice| slice.len());
+        assert!(shared.sum::<usize>() > 49_000);
+        assert_eq!(pair.worker.room(stream).unwrap(), 0);
+        pair.master.receive_data(&slices.concat());
+        drop(slices);
+        let (at_worker, _) = pair.heard();
+        assert!(at_worker.contains(&Event::StreamWritable { stream }));
+        pair.worker.write_block(stream, block.slice(..10)).unwrap();
+        pair.worker.write(stream, &block[10..20]).unwrap();
+        pair.worker.write_block(stream, block.slice(20..)).unwrap();
+        pair.worker.end(stream).unwrap();
+        pair.pump();
+        let mut got = Vec::new();
+        while let Some((at, records)) = pair.master.take(stream, 4 << 20).unwrap() {
+            assert_eq!(at, got.len() as u64);
+            got.extend_from_slice(&records);
+            pair.master.settle(stream, got.len() as u64, 0).unwrap();
+            pair.pump();
+        }
+        // Not `assert_eq`: it would print megabytes.
+        assert!(got == [&small, &*block, &*block].concat());
+        assert!(pair.master.is_ended(stream).unwrap());
+    }
+
+    #[test]
+    fn a_block_is_dropped_with_its_stream() {
+        let mut pair = Pair::open();
+        let block = Bytes::from(record(900_000));
+        let stream = pair.worker.open(Upload, "c", 0).unwrap();
+        pair.worker.write_block(stream, block.clone()).unwrap();
+        assert!(!block.is_unique());
+        pair.worker.reset(stream, "enough").unwrap();
+        pair.pump();
+        assert!(block.is_unique());
+        assert!(pair.worker.write_block(stream, block).is_err());
+        assert_eq!(pair.worker.statistics().queued, 0);
     }
 
     #[test]

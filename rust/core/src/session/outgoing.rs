@@ -129,15 +129,21 @@ impl Outgoing {
     }
 
     pub(super) fn write(&mut self, stream: u64, data: &[u8]) -> Result<(), UsageError> {
-        let state = self.writable(stream)?;
-        if state.carries_journal() {
-            return Err(UsageError(format!("stream {stream} carries a journal")));
-        }
-        let room = state.room();
+        let (state, room) = self.with_room(stream)?;
         if data.len() > room {
             return Err(UsageError(format!("{} bytes for stream {stream}, which has room for {room}", data.len())));
         }
         state.push(data);
+        self.queue_up(stream);
+        Ok(())
+    }
+
+    pub(super) fn write_block(&mut self, stream: u64, block: Bytes) -> Result<(), UsageError> {
+        let (state, room) = self.with_room(stream)?;
+        if room == 0 {
+            return Err(UsageError(format!("a block for stream {stream}, which has no room")));
+        }
+        state.push_block(block);
         self.queue_up(stream);
         Ok(())
     }
@@ -362,6 +368,16 @@ impl Outgoing {
     fn writable(&mut self, stream: u64) -> Result<&mut SendStream, UsageError> {
         let state = self.known(stream)?.filter(|state| state.is_writable());
         state.ok_or_else(|| UsageError(format!("stream {stream} was ended, reset or stopped")))
+    }
+
+    /// A stream to append to, and how much it has room for.
+    fn with_room(&mut self, stream: u64) -> Result<(&mut SendStream, usize), UsageError> {
+        let state = self.writable(stream)?;
+        if state.carries_journal() {
+            return Err(UsageError(format!("stream {stream} carries a journal")));
+        }
+        let room = state.room();
+        Ok((state, room))
     }
 
     fn given_out(&mut self, stream: u64) -> Result<Option<&mut SendStream>, ProtocolError> {
