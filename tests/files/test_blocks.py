@@ -10,6 +10,7 @@ import trio.testing
 
 from tailrace._core import Batch, Blake3
 from tailrace.files import FileBlocks
+from tailrace.files.blocks import AHEAD_BLOCKS
 
 MIB = 1024 * 1024
 
@@ -59,14 +60,37 @@ async def test_blocks_that_are_kept_do_not_change(tmp_path):
     assert Batch.parse(b"".join(map(bytes, kept))).chunk_bytes() == data
 
 
-async def test_the_next_block_is_read_before_it_is_asked_for(tmp_path):
-    (tmp_path / "file").write_bytes(bytes(3 * MIB))
+async def test_blocks_are_read_before_they_are_asked_for(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(3 * AHEAD_BLOCKS * MIB))
     blocks, digest = opened(tmp_path / "file"), Blake3()
-    await blocks.read_block(digest)
-    with trio.fail_after(10):
-        await blocks._arrived.wait()
-    assert digest.length == 2 * MIB
+    for number in range(1, AHEAD_BLOCKS):
+        await blocks.read_block(digest)
+        with trio.fail_after(10):
+            while blocks._reading or len(blocks._ready) <= AHEAD_BLOCKS // 2:
+                await trio.lowlevel.checkpoint()
+        assert (number + AHEAD_BLOCKS // 2) * MIB < digest.length <= (number + AHEAD_BLOCKS) * MIB
     blocks.close()
+    assert await read_to_the_end(blocks, digest) <= AHEAD_BLOCKS
+
+
+async def read_to_the_end(blocks, digest):
+    count = 0
+    while await blocks.read_block(digest) is not None:
+        count += 1
+    return count
+
+
+async def test_the_end_is_read_once(tmp_path):
+    here, there = os.pipe()
+    blocks, digest = FileBlocks(here), Blake3()
+    os.write(there, b"all")
+    os.close(there)
+    assert await read_to_the_end(blocks, digest) == 1
+    await trio.testing.wait_all_tasks_blocked()
+    assert not blocks._reading
+    assert not blocks._ready
+    blocks.close()
+    assert not is_open(here)
 
 
 async def test_what_cannot_be_read_is_an_os_error_with_its_number(tmp_path):

@@ -89,8 +89,8 @@ impl Blake3 {
 
 /// What is read, hashed and written at once: it is still in the processor's cache for the second of the two.
 const STEP_BYTES: usize = 256 << 10;
-/// Buffers that wait to be used again: more are hardly under way in a stream's window.
-const SPARE_MAX: usize = 8;
+/// Buffers that wait to be used again: more are hardly under way, read ahead or in a stream's window.
+const SPARE_MAX: usize = 12;
 
 type Spare = Mutex<Vec<Vec<u8>>>;
 
