@@ -9,7 +9,7 @@ import trio
 
 from tailrace._core import Batch, Blake3, chunk_records
 from tailrace.files import AtomicFile
-from tailrace.files.atomic import BATCH_BYTES
+from tailrace.files.atomic import BATCH_BYTES, WRITE_OUT_BYTES
 
 
 async def test_a_committed_file_is_in_its_place_alone(tmp_path):
@@ -106,6 +106,7 @@ async def test_a_full_disk_is_an_os_error_and_changes_nothing(tmp_path, monkeypa
         async with AtomicFile(tmp_path / "a") as file:
             monkeypatch.setattr(os, "write", full)
             await file.write(b"x" * BATCH_BYTES)
+            await file.commit()
     assert (tmp_path / "a").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
 
@@ -129,6 +130,8 @@ async def test_batches_are_written_and_hashed(tmp_path):
         await file.write(data[:5])
         for start in range(5, len(data), 3_000_000):
             await file.write_batch(Batch.parse(chunk_records(data[start : start + 3_000_000])), digest)
+        await file.written()
+        assert digest.length == len(data) - 5
         await file.commit()
     assert (tmp_path / "file").read_bytes() == data
     digest_of_rest = Blake3()
@@ -141,7 +144,21 @@ async def test_a_batch_that_cannot_be_written_is_an_os_error_with_its_number(tmp
         there = os.open("/dev/full", os.O_WRONLY)
         os.dup2(there, file._descriptor)
         os.close(there)
-        with pytest.raises(OSError, match="No space left on device") as raised:
-            await file.write_batch(Batch.parse(chunk_records(b"x")), Blake3())
-        assert raised.value.errno == errno.ENOSPC
+        await file.write_batch(Batch.parse(chunk_records(b"x")), Blake3())
+        for said_again in (file.written, file.commit):
+            with pytest.raises(OSError, match="No space left on device") as raised:
+                await said_again()
+            assert raised.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_disk_that_fails_while_more_is_written_is_an_error_of_the_commit(tmp_path, monkeypatch):
+    def broken(_descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        async with AtomicFile(tmp_path / "file") as file:
+            await file.write(bytes(WRITE_OUT_BYTES))
+            await file.commit()
     assert list(tmp_path.iterdir()) == []

@@ -153,6 +153,7 @@ class Reader:
         digest = Blake3()
         while piece := await self.callRemote("read", 1 << 20):
             await sink.write_batch(Batch.parse(chunk_records(piece)), digest)
+        await sink.written()
         assert digest.length == len(self._data)
 
 

@@ -1,7 +1,8 @@
 """A file that appears when it is complete.
 
 It is written beside its target, synced, and renamed over it. Until then, and after any failure, the target is as it
-was.
+was. Three things go on at once: who writes brings more, a thread hashes and writes what was brought, and another one
+has the disk take what was written, so that the sync at the end is short.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import errno
 import os
 import secrets
 import stat
+import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, final
 
 import trio
 
-from tailrace._core import begin_writing_out, write_chunks
+from tailrace._core import write_chunks
+from tailrace.files.behind import Behind
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,13 +32,16 @@ if TYPE_CHECKING:
 BATCH_BYTES = 1024 * 1024
 """Small writes are gathered up to this: a thread's start (some 50 µs) is little beside what a megabyte takes."""
 
+BEHIND_BYTES_MAX = 4 * 1024 * 1024
+"""What may wait to be written: as much as arrives while the disk hesitates."""
+
 WRITE_OUT_BYTES = 8 * 1024 * 1024
 """After so much the disk is set to work, while more arrives: what is left to the sync at the end is short."""
 
 
 @final
 class AtomicFile:
-    """Writes the file `path`. What the operating system refuses is raised as `OSError`; a full disk often at `commit`.
+    """Writes the file `path`. What the operating system refuses is raised as `OSError`, by any call that comes later.
 
     A symbolic link at `path` is replaced, not followed; one to a device or a pipe, and these themselves, are refused.
     Without `mode`, a file that is replaced hands on its own.
@@ -50,8 +57,10 @@ class AtomicFile:
         self._temporary = self._path.with_name(temporary_name(self._path.name))
         self._descriptor = -1
         self._gathered = bytearray()
-        # How much of it was written, and how much the disk works on.
-        self._written = self._written_out = 0
+        self._behind = Behind(BEHIND_BYTES_MAX)
+        self._dirty = 0
+        self._ahead: threading.Thread | None = None
+        self._error: OSError | None = None
 
     async def __aenter__(self) -> Self:
         await trio.to_thread.run_sync(self._open)
@@ -61,19 +70,26 @@ class AtomicFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with trio.CancelScope(shield=True):
+            await self._behind.stop()
             await trio.to_thread.run_sync(self._drop)
 
     async def write(self, data: Buffer) -> None:
         """Appends `data`. Cancelled: it was written or it was not; the target is as it was in any case."""
         self._gathered += data
         if len(self._gathered) >= BATCH_BYTES:
-            await trio.to_thread.run_sync(self._flush)
+            await self._flush()
         else:
             await trio.lowlevel.checkpoint()
 
     async def write_batch(self, batch: Batch, digest: Blake3) -> None:
-        """Appends a batch's chunks, and has the digest go over them. Cancelled: as `write`."""
-        await trio.to_thread.run_sync(self._write_batch, batch, digest)
+        """Appends a batch's chunks, and has the digest go over them: it has by `written`. Cancelled: as `write`."""
+        if self._gathered:
+            await self._flush()
+        await self._behind.give(batch.chunk_size, partial(self._write_batch, batch, digest))
+
+    async def written(self) -> None:
+        """Waits until all batches were written and hashed. Cancellation changes nothing."""
+        await self._behind.wait()
 
     async def commit(self, mode: int | None = None, times: tuple[float, float] | None = None) -> None:
         """Puts the file in its place, durably. Called once, last.
@@ -84,6 +100,9 @@ class AtomicFile:
 
         Cancelled before it began: nothing changed. Once begun it is carried out.
         """
+        if self._gathered:
+            await self._flush()
+        await self._behind.wait()
         await trio.to_thread.run_sync(self._commit, mode, times)
 
     def _open(self) -> None:
@@ -92,26 +111,40 @@ class AtomicFile:
         # Until it is in its place nobody else reads it: there it may be a secret.
         self._descriptor = os.open(self._temporary, flags, 0o600)
 
-    def _flush(self) -> None:
-        write_all(self._descriptor, self._gathered)
-        self._wrote(len(self._gathered))
-        self._gathered = bytearray()
+    async def _flush(self) -> None:
+        data, self._gathered = self._gathered, bytearray()
+        await self._behind.give(len(data), partial(self._write, data))
+
+    def _write(self, data: bytearray) -> None:
+        write_all(self._descriptor, data)
+        self._sync_ahead(len(data))
 
     def _write_batch(self, batch: Batch, digest: Blake3) -> None:
-        if self._gathered:
-            self._flush()
         before = digest.length
         write_chunks(self._descriptor, batch, digest)
-        self._wrote(digest.length - before)
+        self._sync_ahead(digest.length - before)
 
-    def _wrote(self, size: int) -> None:
-        self._written += size
-        if self._written - self._written_out >= WRITE_OUT_BYTES:
-            begin_writing_out(self._descriptor, self._written_out, self._written - self._written_out)
-            self._written_out = self._written
+    def _sync_ahead(self, more: int) -> None:
+        """Has the disk begin with what was written, if that is much, while more is written."""
+        self._dirty += more
+        if self._dirty >= WRITE_OUT_BYTES and not (self._ahead and self._ahead.is_alive()):
+            self._dirty = 0
+            self._ahead = threading.Thread(target=self._sync, name="sync ahead")
+            self._ahead.start()
+
+    def _sync(self) -> None:
+        # It is `fdatasync`, not only the beginning of a write-back: a disk that has a cache of its own empties it too.
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            # The system says it only once: it is raised by `commit`.
+            self._error = error
 
     def _commit(self, mode: int | None, times: tuple[float, float] | None) -> None:
-        self._flush()
+        if self._ahead is not None:
+            self._ahead.join()
+        if self._error is not None:
+            raise self._error
         if mode is None:
             mode = _mode_of_file(self._path)
         os.fchmod(self._descriptor, 0o666 & ~umask() if mode is None else mode)
@@ -123,6 +156,8 @@ class AtomicFile:
         sync_directory(self._path.parent)
 
     def _drop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.join()
         if self._descriptor >= 0:
             self._close()
             with suppress(FileNotFoundError):

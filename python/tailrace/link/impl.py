@@ -68,7 +68,11 @@ class BatchSink(Protocol):
 
     @abstractmethod
     async def write_batch(self, batch: Batch, digest: Blake3) -> None:
-        """The batch's chunks, over which the digest is to go, too."""
+        """The batch's chunks, over which the digest is to go, too. It may be some batches behind with both."""
+
+    @abstractmethod
+    async def written(self) -> None:
+        """All of them were written, and the digest has gone over them."""
 
 
 class BatchWriterImpl(FileWriterImpl, BatchSink):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tailrace.link.impl import BatchSink, BlockSource
 
 TAKE_BYTES = MIB
+# What is written as it comes is not counted in megabytes: all that is there costs one hand-over.
+BATCH_BYTES = 4 * MIB
 
 
 @final
@@ -93,11 +95,12 @@ class RemoteReader(FileSource):
 
     async def receive(self, sink: BatchSink) -> None:
         while not self._verified:
-            batch = await self._next()
+            batch = await self._next(BATCH_BYTES)
             close = self._look(batch)
             await sink.write_batch(batch, self._digest)
             self._end = batch.end
             if close is not None:
+                await sink.written()
                 self._verify(close)
             else:
                 self._flow.settle(self._end, 0)
@@ -110,7 +113,7 @@ class RemoteReader(FileSource):
             self._flow.stop("closed")
 
     async def _take(self) -> None:
-        batch = await self._next()
+        batch = await self._next(TAKE_BYTES)
         close, data = self._look(batch), batch.chunk_bytes()
         self._digest.update(data)
         self._data, self._end = memoryview(data), batch.end
@@ -119,8 +122,8 @@ class RemoteReader(FileSource):
         elif not data:
             self._flow.settle(self._end, 0)
 
-    async def _next(self) -> Batch:
-        batch = await self._flow.take(TAKE_BYTES)
+    async def _next(self, max_bytes: int) -> Batch:
+        batch = await self._flow.take(max_bytes)
         if batch is None:
             raise RemoteError("RemoteProtocolError", "the download ended without its close record")
         return batch

@@ -26,6 +26,8 @@ log = logging.getLogger("tailrace.link")
 
 # One `remote_write` carries at most this.
 WRITE_BYTES_MAX = MIB
+# One `write_batch` of ours: all that is there, as a rule.
+BATCH_BYTES_MAX = 4 * MIB
 # One `remote_read` asks for this: four of them fill a stream's window, so that reading and sending overlap.
 READ_BYTES = MIB
 # What a worker says when it wants no more of a download, and nothing went wrong.
@@ -39,9 +41,10 @@ async def receive(line: Lifeline, stream: Inflow, writer: FileWriterProxy, comma
     """
     digest = Blake3()
     end, closed = 0, False
+    max_bytes = WRITE_BYTES_MAX if _batch_writer(writer) is None else BATCH_BYTES_MAX
     try:
         with stream.scope:
-            while (batch := await stream.take(WRITE_BYTES_MAX)) is not None:
+            while (batch := await stream.take(max_bytes)) is not None:
                 closed = await _hand_on(batch, writer, digest)
                 end = batch.end
                 stream.settle(end, 0)
@@ -66,8 +69,8 @@ async def receive(line: Lifeline, stream: Inflow, writer: FileWriterProxy, comma
 
 async def _hand_on(batch: Batch, writer: FileWriterProxy, digest: Blake3) -> bool:
     """Whether that was the end of it."""
-    impl = writer.impl
-    if isinstance(impl, BatchWriterImpl) and _is_plain(writer):
+    impl = _batch_writer(writer)
+    if impl is not None:
         await call_foreign(impl.write_batch, batch, digest)
     elif data := batch.chunk_bytes():
         digest.update(data)
@@ -79,6 +82,8 @@ async def _hand_on(batch: Batch, writer: FileWriterProxy, digest: Blake3) -> boo
     close = batch.close()
     if close is None:
         return False
+    if impl is not None:
+        await call_foreign(impl.written)
     if close != (digest.length, digest.digest()):
         raise Raised(LocalProtocolError(f"{digest.length} bytes came, and they are not the {close[0]} that were sent"))
     await call_foreign(writer.callRemote, "close")
@@ -119,6 +124,12 @@ async def _send_pieces(stream: Outflow, reader: FileReaderProxy, digest: Blake3)
         digest.update(data)
         await stream.write(chunk_records(data))
         await stream.wait_room()
+
+
+def _batch_writer(writer: FileWriterProxy) -> BatchWriterImpl | None:
+    """Its Impl, if that is one that takes batches as they come."""
+    impl = writer.impl
+    return impl if isinstance(impl, BatchWriterImpl) and _is_plain(writer) else None
 
 
 def _is_plain(proxy: FileReaderProxy | FileWriterProxy) -> bool:

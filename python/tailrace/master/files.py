@@ -63,6 +63,10 @@ class DiskWriter(BatchWriterImpl):
         self._spend(batch.chunk_size)
         await (await self._opened()).write_batch(batch, digest)
 
+    async def written(self) -> None:
+        """Waits for what is being written."""
+        await (await self._opened()).written()
+
     async def remote_utime(self, accessed_modified: tuple[float, float]) -> None:
         """Remembers the file's times."""
         self._times = accessed_modified

@@ -260,6 +260,9 @@ class _SpendingSink:
         self._budget.spend(batch.chunk_size)
         await self._file.write_batch(batch, digest)
 
+    async def written(self) -> None:
+        await self._file.written()
+
 
 async def _opened(path: Path) -> tuple[int, os.stat_result]:
     """A descriptor. Cancelled while the open hangs (a pipe without a writer), its thread is left behind."""
