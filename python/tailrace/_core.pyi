@@ -362,7 +362,6 @@ class BlockReader:
     def read(self, descriptor: int, digest: Blake3, /) -> Block | None: ...
 
 def write_chunks(descriptor: int, batch: Batch, digest: Blake3, /) -> None: ...  # and the digest goes over them
-def begin_writing_out(descriptor: int, start: int, length: int, /) -> None: ...  # to the disk; a hint
 
 @final
 class TarEntry:

@@ -39,8 +39,7 @@ mod _core {
     use super::tar::{TarDecoder, TarEncoder, TarEntry};
     #[pymodule_export]
     use super::transfer::{
-        Blake3, Block, BlockReader, begin_writing_out, chunk_records, close_record, unpack_record, utime_record,
-        write_chunks,
+        Blake3, Block, BlockReader, chunk_records, close_record, unpack_record, utime_record, write_chunks,
     };
     #[pymodule_export]
     use super::value::{decode_value, encode_value};

@@ -209,17 +209,6 @@ pub fn write_chunks(py: Python<'_>, descriptor: RawFd, batch: &Batch, digest: &m
     py.detach(write).map_err(|error: io::Error| os_error(&error))
 }
 
-/// Has the system begin to write a part of a file to the disk. A hint: what goes wrong is found by `fsync`.
-#[pyfunction]
-#[pyo3(signature = (descriptor, start, length, /))]
-pub fn begin_writing_out(py: Python<'_>, descriptor: RawFd, start: i64, length: i64) {
-    #[cfg(target_os = "linux")]
-    // SAFETY: it takes numbers, and touches no memory of ours.
-    py.detach(|| unsafe { libc::sync_file_range(descriptor, start, length, libc::SYNC_FILE_RANGE_WRITE) });
-    #[cfg(not(target_os = "linux"))]
-    let _ = (py, descriptor, start, length);
-}
-
 /// The file behind a descriptor that the caller keeps open.
 fn borrowed(descriptor: RawFd) -> ManuallyDrop<File> {
     // SAFETY: a descriptor that is not open, or is something else, makes calls fail; it is not closed here.
