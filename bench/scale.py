@@ -1,7 +1,7 @@
 """Many workers at one master: what a quiet one costs, what a hundred at once reach, and what more of them cost.
 
 The master is a process of its own (`crowd_master.py`), whose memory and CPU the kernel counts; the workers are many in
-another one (`crowd.py`), each with a loopback TCP connection of its own.
+another one (`crowd.py`, or `quiet_crowd.py` where they run nothing), each with a loopback TCP connection of its own.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Hall:
     def pid(self) -> int:
         return self._master.pid
 
-    def attach(self, first: int, count: int) -> float:
+    def attach(self, first: int, count: int, program: str = "crowd.py") -> float:
         """Bring workers. How long that took."""
-        crowd = _python("crowd.py", self._endpoint, str(first), str(count))
+        crowd = _python(program, self._endpoint, str(first), str(count))
         self._crowds.append(crowd)
         return float(_line(crowd).split()[1])
 
@@ -89,9 +89,9 @@ class Idle:
 
 def idle(kind: str, count: int, seconds: float) -> Idle:
     with hall(kind, count + WARM) as found:
-        found.attach(count, WARM)
+        found.attach(count, WARM, "quiet_crowd.py")
         before, cpu = process.memory(found.pid), process.cpu_s(found.pid)
-        took = found.attach(0, count)
+        took = found.attach(0, count, "quiet_crowd.py")
         connect_cpu = process.cpu_s(found.pid) - cpu
         each = (process.memory(found.pid) - before) / count
         cpu, began = process.cpu_s(found.pid), time.perf_counter()
