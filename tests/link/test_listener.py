@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import ssl
@@ -38,6 +39,25 @@ async def serving(master=None, endpoint="tailrace://127.0.0.1:0", **options):
 
 def worker(listener, nursery, *, name="w1", secret=SECRET, instance="i1", **options):
     return dial(listener.endpoint, name=name, secret=secret, instance=instance, handler=Handler(nursery), **options)
+
+
+@contextlib.contextmanager
+def kept_thresholds():
+    before = gc.get_threshold()
+    try:
+        yield before
+    finally:
+        gc.set_threshold(*before)
+
+
+async def test_connections_are_seldom_looked_through_for_cycles_and_a_choice_stays():
+    with kept_thresholds():
+        gc.set_threshold(700, 11, 10)
+        async with serving():
+            assert gc.get_threshold() == (700, 11, 1000)
+        gc.set_threshold(0, 10, 5000)
+        async with serving():
+            assert gc.get_threshold() == (0, 10, 5000)
 
 
 async def run_one_command(conn):

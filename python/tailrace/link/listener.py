@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import secrets
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast, final
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("tailrace.link")
 
 T = TypeVar("T", bound="Event")
+
+# How many looks at the younger objects there are before Python looks for cycles among all. A connection is a hundred
+# objects that stay: by Python's own number, 10, a third of what a login costs are looks at connections that have not
+# changed, and with 5,000 of them each look stops the process for a quarter of a second.
+GC_OLD_THRESHOLD = 1000
 
 
 class Master(Protocol):
@@ -109,6 +115,7 @@ class Listener:
             OSError: it cannot listen there; the text says why.
         """
         keep_freed_memory()
+        _look_at_old_objects_seldom()
         listeners = await open_listeners(self._endpoint, self._tls)
         self._endpoint = bound(self._endpoint, listeners[0])
         async with trio.open_nursery() as nursery:
@@ -233,6 +240,12 @@ class Listener:
     def _forget(self, connection: Connection) -> None:
         if self._attached.get(connection.workerName) is connection:
             del self._attached[connection.workerName]
+
+
+def _look_at_old_objects_seldom() -> None:
+    """At least as seldom as `GC_OLD_THRESHOLD` says."""
+    youngest, young, old = gc.get_threshold()
+    gc.set_threshold(youngest, young, max(old, GC_OLD_THRESHOLD))
 
 
 def _expect(kind: type[T], event: Event) -> T:
