@@ -1,12 +1,20 @@
 """What connections wait with: bells, turns, and the one task that looks after all of them."""
 
+import contextlib
+import itertools
+import os
+import socket
+
 import trio
 import trio.testing
 
+from tailrace.dialects.native.dialect import NativeDialect
 from tailrace.limits import Limits
 from tailrace.link.bell import Bell, Turn
 from tailrace.link.floodgate import Floodgate
 from tailrace.link.pump import CALLS_MAX
+from tailrace.link.rounds import ROUND_S, Rounds
+from tailrace.link.transport import GATHER_FROM_BYTES, Transport
 from tailrace.link.vigil import watch
 from tests.link.farm import Recorder, farm
 
@@ -222,3 +230,118 @@ async def _cancel_when_let_in(gate, scope):
     await trio.testing.wait_all_tasks_blocked()
     scope.cancel()
     gate.hurry("unlucky")
+
+
+@contextlib.contextmanager
+def lines(count):
+    """So many pairs of sockets, that do not block."""
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(count)]
+        for end in (end for pair in pairs for end in pair):
+            stack.enter_context(end)
+            end.setblocking(False)
+        yield pairs
+
+
+async def read(end, found):
+    await Rounds.here().wait_readable(end.fileno())
+    end.recv(100)
+    found.append(round(trio.current_time(), 6))
+
+
+async def test_a_round_finds_what_came_since_the_last_and_who_is_alone_waits_for_none(autojump_clock):
+    found = []
+    with lines(3) as pairs:
+        async with trio.open_nursery() as nursery:
+            for ours, theirs in pairs:
+                begun = round(trio.current_time(), 6)
+                nursery.start_soon(read, ours, found)
+                theirs.send(b"x")
+                await trio.sleep(ROUND_S / 4)
+        assert found == [0, ROUND_S, ROUND_S]
+        await trio.sleep(1)
+        begun = round(trio.current_time(), 6)
+        pairs[0][1].send(b"x")
+        await read(pairs[0][0], found)
+        assert found[-1] == begun
+
+
+async def test_no_round_keeps_other_tasks_waiting(autojump_clock):
+    found, seen = [], []
+    with lines(40) as pairs:
+        async with trio.open_nursery() as nursery:
+            for ours, _ in pairs:
+                nursery.start_soon(read, ours, found)
+            await trio.testing.wait_all_tasks_blocked()
+            for _, theirs in pairs:
+                theirs.send(b"x")
+            while len(found) < len(pairs):
+                seen.append(len(found))
+                await trio.lowlevel.checkpoint()
+        assert found == [0] * len(pairs)
+        # Of two rounds of the loop at most, since tasks of one take turns in any order.
+        assert max(after - before for before, after in itertools.pairwise(seen)) <= 32
+
+
+async def test_who_is_in_a_hurry_or_gives_up_waits_for_no_round(autojump_clock):
+    rounds = Rounds.here()
+    with lines(1) as [(ours, theirs)]:
+        with trio.move_on_after(1) as scope:
+            await rounds.wait_readable(ours.fileno())
+        assert scope.cancelled_caught
+        rounds.hurry(ours.fileno())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rounds.wait_readable, ours.fileno())
+            await trio.testing.wait_all_tasks_blocked()
+            rounds.hurry(ours.fileno())
+        theirs.send(b"x")
+        await rounds.wait_readable(ours.fileno())
+
+
+class Reading:
+    """A dialect that only counts."""
+
+    receive_gathers = 1 << 20
+    traits = NativeDialect.traits
+
+    def __init__(self):
+        self.direct = self
+
+    def receive_from(self, fd, most):
+        try:
+            return len(os.read(fd, most))
+        except BlockingIOError:
+            return None
+
+    def send_to(self, fd, most):
+        return True
+
+
+async def test_what_was_moderate_is_read_in_rounds_until_somebody_waits_for_an_answer(autojump_clock):
+    with lines(1) as [(ours, theirs)]:
+        transport = Transport(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), Reading())
+        whens = []
+
+        async def receive(count):
+            for _ in range(count):
+                await transport.receive()
+                whens.append(round(trio.current_time(), 6))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, 4)
+            for _ in range(3):
+                await trio.testing.wait_all_tasks_blocked()
+                theirs.send(bytes(GATHER_FROM_BYTES))
+            await trio.sleep(1)
+            theirs.send(b"x")
+        # The first was read at once, and so was the next, in a round of its own; what came right after that waited.
+        assert whens == [0, 0, ROUND_S, 1]
+        theirs.send(bytes(GATHER_FROM_BYTES))
+        await transport.receive()
+        async with trio.open_nursery() as nursery:
+            begun = trio.current_time()
+            nursery.start_soon(transport.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.send(b"x")
+            transport.hurry()
+        assert trio.current_time() == begun

@@ -24,9 +24,9 @@ class Rounds:
     """The rounds of one run of trio."""
 
     def __init__(self) -> None:
-        self._poll = select.epoll()
         self._waiting: dict[int, trio.lowlevel.Task] = {}
-        self._runs = False
+        # Made when somebody waits for the first time.
+        self._poll: select.epoll | None = None
 
     @staticmethod
     def here() -> Rounds:
@@ -40,9 +40,9 @@ class Rounds:
     async def wait_readable(self, fd: int) -> None:
         """Wait for the round that finds something to read, or for `hurry`. One task waits for each socket, and closes
         it. Cancellation changes nothing."""
-        if not self._runs:
-            self._runs = True
-            trio.lowlevel.spawn_system_task(self._run)
+        if self._poll is None:
+            self._poll = select.epoll()
+            trio.lowlevel.spawn_system_task(self._run, self._poll)
         try:
             self._poll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
         except FileNotFoundError:
@@ -60,11 +60,11 @@ class Rounds:
         if (task := self._waiting.pop(fd, None)) is not None:
             trio.lowlevel.reschedule(task)
 
-    async def _run(self) -> None:
+    async def _run(self, poll: select.epoll) -> None:
         try:
             while True:
-                await trio.lowlevel.wait_readable(self._poll.fileno())
-                while found := self._poll.poll(0, _ROUND_MOST):
+                await trio.lowlevel.wait_readable(poll.fileno())
+                while found := poll.poll(0, _ROUND_MOST):
                     for fd, _what in found:
                         self.hurry(fd)
                     if len(found) == _ROUND_MOST:
@@ -72,8 +72,8 @@ class Rounds:
                     else:
                         await trio.sleep(ROUND_S)
         finally:
-            self._runs = False
-            self._poll.close()
+            self._poll = None
+            poll.close()
 
 
 _rounds: RunVar[Rounds | None] = RunVar("tailrace.link.rounds")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from tailrace.link.floodgate import Floodgate
+from tailrace.link.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ DELIVERY_RATE_AT = 160
 GATHER_FROM_BYTES = 16 * 1024
 # So much has gathered, and it is a flood: more than anyone reads.
 FLOOD_FROM_BYTES = 64 * 1024
+# Who brings less is read in rounds, with all others of that kind.
+ROUND_BYTES = 96 * 1024
 
 
 @final
@@ -56,6 +59,7 @@ class Transport:
         self._brought = 0
         self._in_flood = False
         self._gate = Floodgate.here()
+        self._rounds = Rounds.here()
         self._is_sending = False
 
     async def receive(self, *, hurry: bool = False) -> bool:
@@ -71,13 +75,17 @@ class Transport:
             self._brought = await self._receive_directly(self._socket, self._direct, gathers)
         else:
             self._brought = await self._receive(gathers)
-        self._note_flood(gathers > 0 and self._brought >= FLOOD_FROM_BYTES)
+        # What is read in rounds has its turns there.
+        flood_from = FLOOD_FROM_BYTES if self._direct is None else ROUND_BYTES
+        self._note_flood(gathers > 0 and self._brought >= flood_from)
         return self._brought > 0
 
     def hurry(self) -> None:
         """Somebody waits for an answer from now on: what is being received does not wait for the floods of others."""
         if self._brought >= GATHER_FROM_BYTES:
             self._gate.hurry(self)
+            if self._socket is not None and self._brought < ROUND_BYTES:
+                self._rounds.hurry(self._socket.fileno())
 
     @property
     def sends_at_once(self) -> bool:
@@ -123,8 +131,11 @@ class Transport:
 
     async def _receive_directly(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int:
         try:
-            await self._wait_readable(receiver, gathers)
-            count = await self._receive_in_turn(receiver, direct, gathers) if gathers else None
+            if gathers and self._brought < ROUND_BYTES:
+                count = await self._receive_in_round(receiver, direct)
+            else:
+                await self._wait_readable(receiver, gathers)
+                count = await self._receive_in_turn(receiver, direct, gathers) if gathers else None
             while count is None and (count := direct.receive_from(receiver.fileno(), DIRECT_BYTES)) is None:
                 await self._wait_readable(receiver, 0)
         except OSError as error:
@@ -132,6 +143,11 @@ class Transport:
         if not count:
             self._dialect.receive_eof()
         return count
+
+    async def _receive_in_round(self, receiver: trio.socket.SocketType, direct: Direct) -> int | None:
+        self._set_low_water(receiver, 1)
+        await self._rounds.wait_readable(receiver.fileno())
+        return direct.receive_from(receiver.fileno(), ROUND_BYTES)
 
     async def _receive_in_turn(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int | None:
         if not self._gate.is_needed:
@@ -157,17 +173,19 @@ class Transport:
 
     async def _wait_readable(self, receiver: trio.socket.SocketType, gathers: int) -> None:
         """Waits until there is something; if it `gathers`, until there is so much, or for a moment."""
-        # The kernel makes room for as much, and wakes us all the same when the peer's window is closed.
-        low_water = max(gathers, 1)
-        if low_water != self._low_water:
-            self._low_water = low_water
-            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
+        self._set_low_water(receiver, max(gathers, 1))
         if gathers:
             traits = self._dialect.traits
             with trio.move_on_after(traits.flood_s if self._in_flood else traits.gather_s):
                 await trio.lowlevel.wait_readable(receiver)
         else:
             await trio.lowlevel.wait_readable(receiver)
+
+    def _set_low_water(self, receiver: trio.socket.SocketType, low_water: int) -> None:
+        # The kernel makes room for as much, and wakes us all the same when the peer's window is closed.
+        if low_water != self._low_water:
+            self._low_water = low_water
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
 
     async def _send_directly(
         self, sender: trio.socket.SocketType, direct: Direct, made_room: Callable[[], object]
