@@ -40,7 +40,7 @@ class Turn:
         self._free = Bell()
 
     async def __aenter__(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while self._taken:
             await self._free.wait()
         self._taken = True

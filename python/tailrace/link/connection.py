@@ -264,15 +264,15 @@ class Connection:
             self._nursery.start_soon(introduce)
             await self._line.run(self, self._nursery)
 
-    def accept(self, resume_command: ResumeCommandHook | None = None) -> None:
-        """The master takes it: the worker's first call is answered, or will be.
+    async def accept(self, resume_command: ResumeCommandHook | None = None) -> None:
+        """The master takes it: the worker's first call is answered. Returns when that is done, or the session is over.
 
         `resume_command` is asked for each command that the worker still holds from an earlier process of this master.
         """
         self._accepted = self._line.keeps = True
         if resume_command is not None:
             self._reunion.ask = partial(resume_command, self)
-        self._spawn(self._reunion.begin)
+        await self._reunion.begin()
 
     @property
     def may_resume(self) -> bool:

@@ -225,7 +225,7 @@ class Listener:
         else:
             if taken:
                 self._accepted += 1
-                connection.accept(self._resume_command)
+                await connection.accept(self._resume_command)
             else:
                 connection.refuse("rejected", "the master does not want this worker")
 
