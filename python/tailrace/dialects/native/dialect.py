@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, assert_never, final
 
 import tailrace._core as _core
@@ -81,26 +82,28 @@ class NativeDialect:
         # Half of a window is given back at once.
         self._gathers = min(GATHER_BYTES, limits.stream_window_bytes // 4)
         # What needs no conversion is the session's own method: one frame less for each call.
-        self.receive_data = session.receive_data
-        self.receive_eof = session.receive_eof
-        self.data_to_send = session.data_to_send
-        self.admit = session.admit
-        self.refuse = session.refuse
-        self.reply = session.reply
-        self.fail = session.fail
-        self.ping = session.ping
-        self.close = session.close
         self.room = session.room
         self.write = session.write
         self.write_journal = session.write_journal
         self.sent = session.sent
-        self.end = session.end
-        self.reset = session.reset
         self.take = session.take
         self.ended = session.ended
         self.settle = session.settle
-        self.stop = session.stop
-        self.statistics = session.statistics
+
+    # The same, of what is called seldom: looked up each time, it is no object that each quiet connection keeps.
+    receive_data = property(attrgetter("_session.receive_data"))
+    receive_eof = property(attrgetter("_session.receive_eof"))
+    data_to_send = property(attrgetter("_session.data_to_send"))
+    admit = property(attrgetter("_session.admit"))
+    refuse = property(attrgetter("_session.refuse"))
+    reply = property(attrgetter("_session.reply"))
+    fail = property(attrgetter("_session.fail"))
+    ping = property(attrgetter("_session.ping"))
+    close = property(attrgetter("_session.close"))
+    end = property(attrgetter("_session.end"))
+    reset = property(attrgetter("_session.reset"))
+    stop = property(attrgetter("_session.stop"))
+    statistics = property(attrgetter("_session.statistics"))
 
     @property
     def receive_gathers(self) -> int:
