@@ -15,7 +15,7 @@ from tailrace.link.floodgate import Floodgate
 from tailrace.link.pump import CALLS_MAX
 from tailrace.link.rounds import ROUND_S, Rounds
 from tailrace.link.transport import GATHER_FROM_BYTES, Transport
-from tailrace.link.vigil import watch
+from tailrace.link.vigil import LOOKS_EVERY_S, watch
 from tests.link.farm import Recorder, farm
 
 
@@ -100,6 +100,18 @@ async def test_one_task_looks_after_all(autojump_clock):
     await trio.sleep(1.5)
     assert len(slow.looked) == 2
     again.end()
+
+
+async def test_who_is_due_at_almost_the_same_time_is_looked_after_together(autojump_clock):
+    begun = trio.current_time()
+    crowd = [(begun + 1 + number / 100, Due(1000)) for number in range(100)]
+    watches = [watch(due, when) for when, due in crowd]
+    await trio.sleep(3)
+    assert len({due.looked[0] for _, due in crowd}) <= 11
+    assert crowd[0][1].looked == [crowd[0][0]]
+    assert all(when <= due.looked[0] <= when + LOOKS_EVERY_S + 0.001 for when, due in crowd)
+    for watched in watches:
+        watched.end()
 
 
 async def test_a_mishap_is_not_the_others(autojump_clock, caplog):

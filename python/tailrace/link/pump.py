@@ -229,8 +229,9 @@ class Pump:
         """Ask for a sign of life; the round trip in seconds. Cancellation changes nothing."""
         self.check()
         ping = self._send_ping()
-        await ping.answered.wait()
-        self.check()
+        while ping.rtt_s is None:
+            self.check()
+            await ping.answered.wait()
         return ping.rtt_s
 
     def check(self) -> None:
@@ -452,7 +453,7 @@ class Pump:
         ping = self._pings.pop(nonce, None)
         if ping is not None:
             ping.rtt_s = self.rtt_s = trio.current_time() - ping.sent
-            ping.answered.set()
+            ping.answered.ring()
 
     # ------------------------------------------------------------ the end
 
@@ -475,7 +476,7 @@ class Pump:
             call.error = self.error(maybe_done=True)
             call.answered.set()
         for ping in self._pings.values():
-            ping.answered.set()
+            ping.answered.ring()
         for outgoing in list(self._outgoing.values()):
             outgoing.on_failure(self.lost())
         for incoming in list(self._incoming.values()):
@@ -504,8 +505,9 @@ class _Call:
 @attrs.define
 class _Ping:
     sent: float
-    rtt_s: float = 0.0
-    answered: trio.Event = attrs.field(factory=trio.Event)
+    rtt_s: float | None = None
+    # Rings when it was answered, or will not be. Most pings are nobody's: they ask for a sign of life.
+    answered: Bell = attrs.field(factory=Bell)
 
 
 def _broken(error: Exception) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 from itertools import count
 from typing import Protocol, final
 
@@ -16,6 +17,10 @@ from trio.lowlevel import RunVar
 from tailrace.link.bell import Bell
 
 log = logging.getLogger("tailrace.link")
+
+LOOKS_EVERY_S = 0.1
+"""From one look to the next, at least: of thousands some are always due, and to wake for each by itself is most of what
+it costs. What is due in seconds may wait for so long."""
 
 
 class Watched(Protocol):
@@ -60,6 +65,7 @@ class Vigil:
         self._numbers = count()
         self._watched = 0
         self._runs = False
+        self._rests_until = -math.inf
         self._changed = Bell()
 
     def watch(self, what: Watched, when: float) -> Watch:
@@ -81,7 +87,7 @@ class Vigil:
         """As long as anything is watched."""
         try:
             while self._due:
-                with trio.move_on_at(self._due[0][0]):
+                with trio.move_on_at(max(self._due[0][0], self._rests_until)):
                     await self._changed.wait()
                 # Whoever reads has its turn before anybody is judged: a process that was stopped for a minute must not
                 # bury a peer whose bytes are waiting in the kernel.
@@ -92,6 +98,8 @@ class Vigil:
             self._runs = False
 
     def _look(self, now: float) -> None:
+        if self._due and self._due[0][0] <= now:
+            self._rests_until = now + LOOKS_EVERY_S
         while self._due and self._due[0][0] <= now:
             _, _, found = heapq.heappop(self._due)
             if found.what is None:
