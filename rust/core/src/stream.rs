@@ -25,6 +25,9 @@ const PREFIX_BYTES: usize = 4;
 /// appended without growing it, and thousands of silent streams cost little.
 const BUFFER_BYTES: (usize, usize) = (1 << 10, 1 << 20);
 
+/// More than that is left over only of a large record: a piece of a log is hardly larger.
+const BLOCK_PART_BYTES: usize = 64 << 10;
+
 /// How far a stream has come for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendState {
@@ -326,7 +329,10 @@ impl ReceiveStream {
             return Some((start, self.buffer.split_to(n).freeze()));
         }
         // The little that is left moves, so that it does not keep a large buffer: a hundred streams would keep one each.
-        let left = BytesMut::from(self.buffer.get(n..).unwrap_or_default());
+        // Part of a file's block is not little: it moves once, to where as much as before finds room behind it.
+        let room = if rest < BLOCK_PART_BYTES { 0 } else { n };
+        let mut left = BytesMut::with_capacity(rest + room);
+        left.extend_from_slice(self.buffer.get(n..).unwrap_or_default());
         let mut taken = std::mem::replace(&mut self.buffer, left);
         taken.truncate(n);
         Some((start, taken.freeze()))
