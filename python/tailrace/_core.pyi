@@ -158,7 +158,7 @@ class Session:
     def data_to_send(self, max_bytes: int = 262144, /) -> bytes: ...  # b"" when there is nothing
     @property
     def eof_to_send(self) -> bool: ...  # close the transport once data_to_send is empty
-    # the same with a socket that does not block, without an object for the bytes; raise OSError
+    # the same with a socket that does not block, without an object for the bytes and without the GIL; raise OSError
     def receive_from(self, fd: int, max_bytes: int, /) -> int | None: ...  # 0: it has ended; None: nothing yet
     def send_to(self, fd: int, max_bytes: int, /) -> bool: ...  # False: there is more
     # commands; LocalProtocolError before any byte is made

@@ -1,5 +1,6 @@
 //! The session of the native wire.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyValueError;
@@ -108,31 +109,18 @@ impl Session {
         self.lock().eof_to_send()
     }
 
+    // Both let other threads run: a file is read or written meanwhile, and its thread comes back for more.
     #[pyo3(signature = (fd, max_bytes, /))]
-    fn receive_from(&self, fd: i32, max_bytes: usize) -> PyResult<Option<usize>> {
-        let mut session = self.lock();
-        Ok(socket::receive(fd, max_bytes, |data| session.receive_data(data))?)
+    fn receive_from(&self, py: Python<'_>, fd: i32, max_bytes: usize) -> PyResult<Option<usize>> {
+        Ok(py.detach(|| {
+            let mut session = self.lock();
+            socket::receive(fd, max_bytes, |data| session.receive_data(data))
+        })?)
     }
 
     #[pyo3(signature = (fd, max_bytes, /))]
-    fn send_to(&self, fd: i32, max_bytes: usize) -> PyResult<bool> {
-        let mut session = self.lock();
-        let mut sent = 0;
-        while sent < max_bytes {
-            let slices = session.data_to_send(SEND_BYTES);
-            if slices.is_empty() {
-                return Ok(true);
-            }
-            let length: usize = slices.iter().map(|slice| slice.len()).sum();
-            let gone = socket::send(fd, &slices);
-            session.put_back(slices, *gone.as_ref().unwrap_or(&0));
-            let gone = gone?;
-            if gone < length {
-                return Ok(false);
-            }
-            sent += gone;
-        }
-        Ok(false)
+    fn send_to(&self, py: Python<'_>, fd: i32, max_bytes: usize) -> PyResult<bool> {
+        Ok(py.detach(|| send(&mut self.lock(), fd, max_bytes))?)
     }
 
     #[pyo3(signature = (secret, /))]
@@ -246,4 +234,24 @@ impl Session {
         dict.set_item("calls", numbers.calls)?;
         Ok(dict)
     }
+}
+
+/// Sends what there is, at most about `max` bytes. Whether that was all.
+fn send(session: &mut session::Session, fd: i32, max: usize) -> io::Result<bool> {
+    let mut sent = 0;
+    while sent < max {
+        let slices = session.data_to_send(SEND_BYTES);
+        if slices.is_empty() {
+            return Ok(true);
+        }
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        let gone = socket::send(fd, &slices);
+        session.put_back(slices, *gone.as_ref().unwrap_or(&0));
+        let gone = gone?;
+        if gone < length {
+            return Ok(false);
+        }
+        sent += gone;
+    }
+    Ok(false)
 }
