@@ -17,6 +17,7 @@ import trio
 
 from tailrace.dialects import DIALECTS
 from tailrace.errors import LocalProtocolError
+from tailrace.link.tls import below_tls, listener_below_tls, tls_client, tls_listener
 
 # Our own, and the one that Buildbot's documentation uses for its workers.
 DEFAULT_PORTS = {"tailrace": 7117, "pb": 9989, "msgpack": 9989}
@@ -122,12 +123,12 @@ async def open_listeners(endpoint: Endpoint, tls: ssl.SSLContext | None) -> list
         opened = opened[:1]
     if tls is None:
         return [*opened]
-    return [trio.SSLListener(listener, tls, https_compatible=True) for listener in opened]
+    return [tls_listener(listener, tls) for listener in opened]
 
 
 def bound(endpoint: Endpoint, listener: trio.abc.Listener[trio.abc.Stream]) -> Endpoint:
     """The endpoint with the port that it really got."""
-    inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+    inner = listener_below_tls(listener)
     if endpoint.transport == "unix" or not isinstance(inner, trio.SocketListener):
         return endpoint
     return attrs.evolve(endpoint, port=inner.socket.getsockname()[1])
@@ -149,7 +150,7 @@ async def connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> trio.abc.St
     if endpoint.transport == "tcp":
         return stream
     context = tls or ssl.create_default_context()
-    secure = trio.SSLStream(stream, context, server_hostname=endpoint.host, https_compatible=True)
+    secure = tls_client(stream, context, endpoint.host)
     try:
         await secure.do_handshake()
     except trio.BrokenResourceError as error:
@@ -163,7 +164,7 @@ async def connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> trio.abc.St
 
 def tune(stream: trio.abc.Stream) -> None:
     """TCP as the wire wants it: small frames at once, little unsent data in the kernel, its own receive window."""
-    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    inner = below_tls(stream)
     if isinstance(inner, trio.SocketStream) and inner.socket.family != socket.AF_UNIX:
         # A peer that is gone already is found out by reading.
         with contextlib.suppress(OSError):
@@ -173,7 +174,7 @@ def tune(stream: trio.abc.Stream) -> None:
 
 def peer_of(stream: trio.abc.Stream) -> str:
     """Who is at the other end, for people."""
-    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    inner = below_tls(stream)
     if not isinstance(inner, trio.SocketStream):
         return "a stream"
     try:
