@@ -101,6 +101,10 @@ class Direct(Protocol):
     def send_to(self, fd: int, max_bytes: int, /) -> bool:
         """Sends what `data_to_send` would give, at most about so much. False: there is more, or the socket is full."""
 
+
+class TakesBlocks(Protocol):
+    """A wire that takes blocks of a file as they are."""
+
     def write_block(self, stream: int, block: Block, start: int = 0, /) -> None:
         """As `write`, of a block from `start` on: all of it and without a copy, if there is any room."""
 
@@ -113,6 +117,10 @@ class Dialect(Protocol):
     @property
     def direct(self) -> Direct | None:
         """Moves bytes without an object for them. `None`: this wire cannot."""
+
+    @property
+    def blocks(self) -> TakesBlocks | None:
+        """Takes blocks of a file as they are. `None`: this wire cannot."""
 
     # from the peer: never raises for what the peer did
     def receive_data(self, data: bytes | bytearray, /) -> None:

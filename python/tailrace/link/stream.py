@@ -70,9 +70,9 @@ class Outgoing:
     async def write(self, data: bytes | Block, start: int = 0) -> None:
         """Write all of it from `start` on, as there is room. Cancelled: some of it may have been written; reset the
         stream then."""
-        if isinstance(data, Block) and self._dialect.direct is not None:
+        if isinstance(data, Block) and self._dialect.blocks is not None:
             await self.wait_room()
-            self._dialect.direct.write_block(self.number, data, start)
+            self._dialect.blocks.write_block(self.number, data, start)
             self._flush()
             return
         view = memoryview(data)[start:]

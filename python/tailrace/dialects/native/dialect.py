@@ -68,7 +68,7 @@ class NativeDialect:
         del clock, host
         self._role = role
         self._error: RemoteProtocolError | None = None
-        self._session = self.direct = session = _core.Session(
+        self._session = self.direct = self.blocks = session = _core.Session(
             role,
             id=id,
             nonce=nonce,

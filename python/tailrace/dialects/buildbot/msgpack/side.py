@@ -43,6 +43,7 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
         asks_shutdown=False,
     )
     direct: ClassVar = None
+    blocks: ClassVar = None
 
     _socket: SocketT
     _streams: StreamsT

@@ -43,6 +43,7 @@ class Side:
     """One side of a connection. See `Dialect`."""
 
     traits: ClassVar[Traits] = TRAITS
+    blocks: ClassVar = None
 
     def __init__(self, broker: Broker, streams: MasterStreams | WorkerStreams) -> None:
         self._broker = broker
