@@ -48,7 +48,7 @@ async def test_a_child_does_not_wait_for_a_master_that_is_away(nursery, tmp_path
             data = os.urandom(MIB)
             file.write(data)
             want.update(data)
-    async with open_supervisors(tmp_path / "s") as supervisors:
+    async with open_supervisors(tmp_path / "s", ring_bytes=4 * MIB) as supervisors:
         supervised = await supervisors.start("1")
         supervised.spooling(True)
         exit_ = await supervised.spawn(shell("cat data; echo end >&2", tmp_path))
@@ -65,7 +65,7 @@ async def test_a_child_does_not_wait_for_a_master_that_is_away(nursery, tmp_path
 
 
 async def test_with_a_master_that_is_there_the_child_waits(nursery, tmp_path):
-    async with open_supervisors(tmp_path / "s") as supervisors:
+    async with open_supervisors(tmp_path / "s", ring_bytes=4 * MIB) as supervisors:
         supervised = await supervisors.start("1")
         nursery.start_soon(supervised.spawn, shell("seq 3000000", tmp_path))
         await wait_until(lambda: supervised.journal.end > 3 * MIB)
@@ -80,20 +80,23 @@ async def test_with_a_master_that_is_there_the_child_waits(nursery, tmp_path):
 
 
 async def test_a_full_spool_makes_the_child_wait(nursery, tmp_path):
-    async with open_supervisors(tmp_path / "s", spool_bytes_max=8 * MIB) as supervisors:
+    async with open_supervisors(tmp_path / "s", ring_bytes=4 * MIB, spool_bytes_max=8 * MIB) as supervisors:
         supervised = await supervisors.start("1")
         supervised.spooling(True)
         nursery.start_soon(supervised.spawn, shell("seq 3000000", tmp_path))
         await wait_until(lambda: spooled(supervised.directory) > 7 * MIB)
-        reader = await read_all(supervised)
+        # Behind the end of the journal the directory is gone.
         assert spooled(supervised.directory) <= 8 * MIB
+        reader = await read_all(supervised)
         assert reader.text("stdout") == "".join(f"{number}\n" for number in range(1, 3_000_001))
         assert reader.gaps == []
         assert reader.agrees()
 
 
 async def test_or_leaves_a_gap(tmp_path):
-    async with open_supervisors(tmp_path / "s", spool_bytes_max=8 * MIB, when_full="gap") as supervisors:
+    async with open_supervisors(
+        tmp_path / "s", ring_bytes=4 * MIB, spool_bytes_max=8 * MIB, when_full="gap"
+    ) as supervisors:
         supervised = await supervisors.start("1")
         supervised.spooling(True)
         exit_ = await supervised.spawn(shell("seq 3000000", tmp_path))
@@ -118,7 +121,7 @@ def _check_gaps(reader, why):
 async def test_a_supervisor_killed_anywhere_leaves_a_journal_that_ends_truly(tmp_path, spooling):
     data = b"".join(os.urandom(999) + b"\n" for _ in range(30_000))
     (tmp_path / "data").write_bytes(data)
-    async with open_supervisors(tmp_path / "s") as supervisors:
+    async with open_supervisors(tmp_path / "s", ring_bytes=4 * MIB) as supervisors:
         for number in range(10):
             supervised = await supervisors.start(str(number))
             supervised.spooling(spooling)
@@ -150,7 +153,8 @@ from tailrace.worker.supervisors import open_supervisors
 from tests.worker.supervised import Reader, shell
 
 async def main(directory, when_full):
-    async with open_supervisors(directory, when_full=when_full) as supervisors, trio.open_nursery() as nursery:
+    opened = open_supervisors(directory, ring_bytes=4 << 20, when_full=when_full)
+    async with opened as supervisors, trio.open_nursery() as nursery:
         supervised = await supervisors.start("1")
         supervised.spooling(True)
         nursery.start_soon(supervised.spawn, shell("seq 3000000; touch done", directory.parent))
