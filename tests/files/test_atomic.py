@@ -9,7 +9,8 @@ import trio
 
 from tailrace._core import Batch, Blake3, chunk_records
 from tailrace.files import AtomicFile
-from tailrace.files.atomic import BATCH_BYTES, WRITE_OUT_BYTES
+from tailrace.files.ahead import SYNC_BYTES
+from tailrace.files.atomic import BATCH_BYTES
 
 
 async def test_a_committed_file_is_in_its_place_alone(tmp_path):
@@ -159,6 +160,6 @@ async def test_a_disk_that_fails_while_more_is_written_is_an_error_of_the_commit
     monkeypatch.setattr(os, "fdatasync", broken)
     with pytest.raises(OSError, match="Input/output error"):
         async with AtomicFile(tmp_path / "file") as file:
-            await file.write(bytes(WRITE_OUT_BYTES))
+            await file.write(bytes(SYNC_BYTES))
             await file.commit()
     assert list(tmp_path.iterdir()) == []

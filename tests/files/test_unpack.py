@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tailrace.errors import LimitExceeded, UnsafeArchive
-from tailrace.files import Unpacker, pack
+from tailrace.files import Unpacker, ahead, pack
 from tailrace.files import unpack as unpacking
 
 from .archives import archive, directory, file, hardlink, snapshot, symlink
@@ -320,7 +320,7 @@ async def test_a_disk_that_fails_while_more_comes_fails_the_commit(tmp_path, mon
             raise failures.pop()
 
     monkeypatch.setattr(unpacking, "sync_filesystem", sync)
-    monkeypatch.setattr(unpacking, "WRITE_OUT_BYTES", 1)
+    monkeypatch.setattr(ahead, "SYNC_BYTES", 1)
     async with Unpacker(tmp_path / "tree") as tree:
         await tree.write(archive(file("file", bytes(2 * unpacking.BATCH_BYTES))))
         with pytest.raises(OSError, match="Input/output error"):
@@ -331,7 +331,7 @@ async def test_a_disk_that_fails_while_more_comes_fails_the_commit(tmp_path, mon
 async def test_a_large_tree_is_synced_while_it_comes_and_at_the_end(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(unpacking, "sync_filesystem", synced.append)
-    monkeypatch.setattr(unpacking, "WRITE_OUT_BYTES", unpacking.BATCH_BYTES)
+    monkeypatch.setattr(ahead, "SYNC_BYTES", unpacking.BATCH_BYTES)
     async with Unpacker(tmp_path / "tree") as tree:
         await tree.write(archive(file("file", bytes(2 * unpacking.BATCH_BYTES))))
         await tree.commit()

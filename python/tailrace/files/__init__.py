@@ -2,6 +2,7 @@
 
 * `atomic`: one file, which appears when it is complete
 * `blocks`: one file, read ahead and hashed for who sends it
+* `ahead`: the disk at work while more is written
 * `behind`: one thread's work, a little behind who gives it
 * `tree`: a directory as a tar stream, made on the fly
 * `unpack`: a tar stream as a directory, confined to it, which appears when the stream is complete and harmless

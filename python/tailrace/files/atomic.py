@@ -11,7 +11,6 @@ import errno
 import os
 import secrets
 import stat
-import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Self, final
 import trio
 
 from tailrace._core import write_chunks
+from tailrace.files.ahead import SyncAhead
 from tailrace.files.behind import Behind
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ BATCH_BYTES = 1024 * 1024
 
 BEHIND_BYTES_MAX = 4 * 1024 * 1024
 """What may wait to be written: as much as arrives while the disk hesitates."""
-
-WRITE_OUT_BYTES = 8 * 1024 * 1024
-"""After so much the disk is set to work, while more arrives: what is left to the sync at the end is short."""
 
 
 @final
@@ -58,9 +55,8 @@ class AtomicFile:
         self._descriptor = -1
         self._gathered = bytearray()
         self._behind = Behind(BEHIND_BYTES_MAX)
-        self._dirty = 0
-        self._ahead: threading.Thread | None = None
-        self._error: OSError | None = None
+        # It is `fdatasync`, not only the beginning of a write-back: a disk that has a cache of its own empties it too.
+        self._ahead = SyncAhead(lambda: os.fdatasync(self._descriptor))
 
     async def __aenter__(self) -> Self:
         await trio.to_thread.run_sync(self._open)
@@ -117,34 +113,15 @@ class AtomicFile:
 
     def _write(self, data: bytearray) -> None:
         write_all(self._descriptor, data)
-        self._sync_ahead(len(data))
+        self._ahead.wrote(len(data))
 
     def _write_batch(self, batch: Batch, digest: Blake3) -> None:
         before = digest.length
         write_chunks(self._descriptor, batch, digest)
-        self._sync_ahead(digest.length - before)
-
-    def _sync_ahead(self, more: int) -> None:
-        """Has the disk begin with what was written, if that is much, while more is written."""
-        self._dirty += more
-        if self._dirty >= WRITE_OUT_BYTES and not (self._ahead and self._ahead.is_alive()):
-            self._dirty = 0
-            self._ahead = threading.Thread(target=self._sync, name="sync ahead")
-            self._ahead.start()
-
-    def _sync(self) -> None:
-        # It is `fdatasync`, not only the beginning of a write-back: a disk that has a cache of its own empties it too.
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError as error:
-            # The system says it only once: it is raised by `commit`.
-            self._error = error
+        self._ahead.wrote(digest.length - before)
 
     def _commit(self, mode: int | None, times: tuple[float, float] | None) -> None:
-        if self._ahead is not None:
-            self._ahead.join()
-        if self._error is not None:
-            raise self._error
+        self._ahead.finish()
         if mode is None:
             mode = _mode_of_file(self._path)
         os.fchmod(self._descriptor, 0o666 & ~umask() if mode is None else mode)
@@ -156,8 +133,7 @@ class AtomicFile:
         sync_directory(self._path.parent)
 
     def _drop(self) -> None:
-        if self._ahead is not None:
-            self._ahead.join()
+        self._ahead.stop()
         if self._descriptor >= 0:
             self._close()
             with suppress(FileNotFoundError):

@@ -16,14 +16,14 @@ import errno
 import os
 import shutil
 import stat
-import threading
 from typing import TYPE_CHECKING, Self, final
 
 import trio
 
 from tailrace._core import TarDecoder, TarEntry
 from tailrace.errors import LimitExceeded, UnsafeArchive
-from tailrace.files.atomic import WRITE_OUT_BYTES, temporary_name, write_all
+from tailrace.files.ahead import SyncAhead
+from tailrace.files.atomic import temporary_name, write_all
 from tailrace.files.confined import Directories, components, symlink_leaves, text
 from tailrace.files.inflate import Inflater
 from tailrace.files.merge import merge_tree, sync_filesystem
@@ -78,8 +78,7 @@ class Unpacker:
         self._gathered = bytearray()
         self._place: _Place | None = None
         self._tree: _Tree | None = None
-        self._ahead: threading.Thread | None = None
-        self._dirty = 0
+        self._ahead = SyncAhead(self._sync)
 
     async def __aenter__(self) -> Self:
         await trio.to_thread.run_sync(self._open)
@@ -114,7 +113,7 @@ class Unpacker:
         if self._refused:
             raise UnsafeArchive("the archive was refused before")
         data, self._gathered = self._gathered, bytearray()
-        self._sync_ahead(len(data))
+        self._ahead.wrote(len(data))
         try:
             for piece in self._inflater.inflate(data):
                 self._feed(piece)
@@ -122,14 +121,9 @@ class Unpacker:
             self._refused = True
             raise
 
-    def _sync_ahead(self, more: int) -> None:
-        """Has the disk begin with what was written, if that is much, while more is written."""
-        self._dirty += more
-        if self._dirty >= WRITE_OUT_BYTES and not (self._ahead and self._ahead.is_alive()):
-            assert self._place is not None
-            self._dirty = 0
-            self._ahead = threading.Thread(target=self._place.sync_ahead, name="sync ahead")
-            self._ahead.start()
+    def _sync(self) -> None:
+        assert self._place is not None
+        sync_filesystem(self._place.tree)
 
     def _feed(self, data: Buffer) -> None:
         assert self._tree is not None
@@ -155,13 +149,11 @@ class Unpacker:
         self._decoder.receive_eof()
         self._decoder.next_event()
         self._tree.finish()
-        if self._ahead is not None:
-            self._ahead.join()
+        self._ahead.finish()
         self._place.move_in()
 
     def _drop(self) -> None:
-        if self._ahead is not None:
-            self._ahead.join()
+        self._ahead.stop()
         if self._tree is not None:
             self._tree.close()
         if self._place is not None:
@@ -179,7 +171,6 @@ class _Place:
         self._temporary = temporary_name(self._name)
         self.tree = -1
         self._private = -1
-        self._error: OSError | None = None
         try:
             self._check_target()
             os.mkdir(self._temporary, 0o700, dir_fd=self._parent)
@@ -190,17 +181,8 @@ class _Place:
             self.close()
             raise
 
-    def sync_ahead(self) -> None:
-        """Begins with what `move_in` will do. What goes wrong is raised there: the system says it only once."""
-        try:
-            sync_filesystem(self.tree)
-        except OSError as error:
-            self._error = error
-
     def move_in(self) -> None:
         sync_filesystem(self.tree)
-        if self._error is not None:
-            raise self._error
         if self._check_target():
             target = os.open(self._name, _OPEN_DIRECTORY, dir_fd=self._parent)
             try:
