@@ -8,7 +8,7 @@ from tailrace.dialects.buildbot.pb.master import PbMaster
 from tailrace.dialects.buildbot.pb.worker import PbWorker
 
 if TYPE_CHECKING:
-    from tailrace.dialects.dialect import Clock
+    from tailrace.dialects.dialect import Clock, Dialect
     from tailrace.limits import Limits
 
 
@@ -24,7 +24,7 @@ def pb_dialect(
     name: str = "",
     secret: bytes = b"",
     software: str = "",
-) -> PbMaster | PbWorker:
+) -> Dialect:
     """One side of a connection. This wire has no ids: `id` is not said."""
     del id
     if role == "master":
