@@ -3,7 +3,7 @@
 They log in, at most `AT_ONCE` at the same time, say `attached SECONDS`, and stay until stdin ends. What they run is
 written by hand, with `callRemote`: a thousand daemons with their supervisors and children would leave nothing of a
 small machine for the master that is measured. `flood` writes `pieces` pieces of `size` bytes, one every `every_s`
-seconds, or as fast as it may. To `bare://HOST:PORT` they only connect.
+seconds, or as fast as it may.
 """
 
 from __future__ import annotations
@@ -69,14 +69,6 @@ async def flood(proxy: RemoteCommandProxy, args: dict[str, object]) -> None:
 async def one(
     endpoint: str, number: int, slots: trio.Semaphore, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    if endpoint.startswith("bare://"):
-        host, _, port = endpoint.removeprefix("bare://").partition(":")
-        async with slots:
-            stream = await trio.open_tcp_stream(host, int(port))
-        async with stream:
-            task_status.started()
-            await stream.receive_some(1)
-        return
     async with trio.open_nursery() as commands:
         await slots.acquire()
         connecting = dial(
