@@ -13,6 +13,8 @@ from typing import Final, final
 import trio
 from trio.lowlevel import RunVar
 
+from tailrace.link.here import here
+
 _TURNS: Final = 4
 """Of about 1 MiB each: 4 MiB are handled within 10 ms (measured), and fewer turns would leave the loop idle."""
 
@@ -29,11 +31,7 @@ class Floodgate:
     @staticmethod
     def here() -> Floodgate:
         """The one of this run."""
-        gate = _gates.get(None)
-        if gate is None:
-            gate = Floodgate()
-            _gates.set(gate)
-        return gate
+        return here(_gates, Floodgate)
 
     def note(self, who: object, *, in_flood: bool) -> None:
         """Whoever it is brings a flood, or does not any more."""

@@ -13,10 +13,12 @@ from typing import Final, final
 import trio
 from trio.lowlevel import Abort, RunVar
 
+from tailrace.link.here import here
+
 ROUND_S: Final = 0.004
 """From one round to the next: nobody sees it, and an interrupt may wait for two."""
 _ROUND_MOST: Final = 16
-"""How many are read before other tasks have their turn; of `Transport.ROUND_BYTES` each."""
+"""How many are read before other tasks have their turn; each at most `transport.ROUND_BYTES`."""
 
 
 @final
@@ -31,11 +33,7 @@ class Rounds:
     @staticmethod
     def here() -> Rounds:
         """The ones of this run."""
-        rounds = _rounds.get(None)
-        if rounds is None:
-            rounds = Rounds()
-            _rounds.set(rounds)
-        return rounds
+        return here(_rounds, Rounds)
 
     async def wait_readable(self, fd: int) -> None:
         """Wait for the round that finds something to read, or for `hurry`. One task waits for each socket, and closes

@@ -15,6 +15,7 @@ import trio
 from trio.lowlevel import RunVar
 
 from tailrace.link.bell import Bell
+from tailrace.link.here import here
 
 log = logging.getLogger("tailrace.link")
 
@@ -49,11 +50,7 @@ class Watch:
 
 def watch(what: Watched, when: float) -> Watch:
     """Look after it from now on, at `when` for the first time."""
-    vigil = _vigils.get(None)
-    if vigil is None:
-        vigil = Vigil()
-        _vigils.set(vigil)
-    return vigil.watch(what, when)
+    return here(_vigils, Vigil).watch(what, when)
 
 
 @final
