@@ -131,9 +131,9 @@ class Session:
     After any `receive_*` or command: drain `next_event` and `data_to_send`; and `next_event` once more after
     `data_to_send`, which makes room and says so (`StreamWritable`).
 
-    `write`, `write_block`, `write_journal` and `end` raise LocalProtocolError for a stream that was ended, reset or stopped, `sent` for
-    one that is over; all else that is said of a stream that is over does nothing, because the peer may have ended it a
-    moment ago. What has arrived can be taken also when the session is over.
+    `write`, `write_block`, `write_journal` and `end` raise LocalProtocolError for a stream that was ended, reset or
+    stopped, `sent` for one that is over; all else that is said of a stream that is over does nothing, because the peer
+    may have ended it a moment ago. What has arrived can be taken also when the session is over.
     """
 
     def __new__(
@@ -174,10 +174,8 @@ class Session:
     def open(self, role: Literal["journal", "upload", "download"], name: str, offset: int = 0, /) -> int: ...
     def room(self, stream: int, /) -> int: ...  # bytes that may be queued now; 0: wait for StreamWritable
     def write(self, stream: int, data: Buffer, /) -> None: ...  # whole records or parts of them, at most `room`
-    def write_block(
-        self, stream: int, block: Block, start: int = 0, /
-    ) -> None: ...  # from there on, if there is any room
-    # ^ all of it, and without a copy
+    def write_block(self, stream: int, block: Block, start: int = 0, /) -> None: ...
+    # ^ all of it from `start` on, without a copy; only where there is any room
     def write_journal(self, stream: int, journal: Journal, /) -> int: ...  # all of it; bytes that are new to the stream
     # ^ read when its turn comes; what it grows by meanwhile follows; StreamWritable when all was sent
     def sent(self, stream: int, /) -> int: ...  # the offset up to which bytes were queued

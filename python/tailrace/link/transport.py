@@ -51,7 +51,7 @@ class Transport:
         self._dialect = dialect
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._direct = dialect.direct if self._socket is not None else None
-        self._is_tcp = self._socket is not None and self._socket.family != socket.AF_UNIX
+        self._tcp = self._socket if self._socket is not None and self._socket.family != socket.AF_UNIX else None
         self._unsent = 0
         self._waits = 0
         self._allow_unsent(UNSENT_BYTES_MIN)
@@ -197,22 +197,22 @@ class Transport:
                 is_done = direct.send_to(sender.fileno(), SEND_BYTES_TURN)
                 made_room()
                 if not is_done:
-                    self._look_at_rate(sender)
+                    self._look_at_rate()
                     await trio.lowlevel.wait_writable(sender)
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         finally:
             self._is_sending = False
 
-    def _look_at_rate(self, sender: trio.socket.SocketType) -> None:
+    def _look_at_rate(self) -> None:
         self._waits += 1
-        if self._is_tcp and self._waits % UNSENT_LOOK == 0:
-            state = sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DELIVERY_RATE_AT + 8)
+        if self._tcp is not None and self._waits % UNSENT_LOOK == 0:
+            state = self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DELIVERY_RATE_AT + 8)
             rate = int.from_bytes(state[DELIVERY_RATE_AT:], sys.byteorder)
             is_fast = rate * UNSENT_S >= UNSENT_BYTES_MAX
             self._allow_unsent(UNSENT_BYTES_MAX if is_fast else UNSENT_BYTES_MIN)
 
     def _allow_unsent(self, count: int) -> None:
-        if self._socket is not None and self._is_tcp and count != self._unsent:
+        if self._tcp is not None and count != self._unsent:
             self._unsent = count
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count)
+            self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count)
