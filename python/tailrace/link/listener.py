@@ -111,6 +111,10 @@ class Listener:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, and serve for ever. Cancelled: every connection is closed, within `close_timeout_s`.
 
+        For the whole process, and for good: some MiB of freed memory are kept, and Python's collector looks at old
+        objects seldom (`gc.get_threshold`). A TLS context reads all records at once from then on, unless it has an
+        `sslobject_class` of its own.
+
         Raises:
             OSError: it cannot listen there; the text says why.
         """
