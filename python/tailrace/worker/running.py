@@ -100,10 +100,13 @@ class Running:
                 nursery.start_soon(self._job.work)
                 if self._interrupted:
                     nursery.start_soon(self._give_up, nursery)
-                await self._deliver()
+                try:
+                    await self._deliver()
+                finally:
+                    # An interrupt may come while the nursery is left, or has closed: it takes in nothing more.
+                    self._nursery = None
                 nursery.cancel_scope.cancel()
         finally:
-            self._nursery = None
             await self._job.aclose()
 
     async def interrupt(self, why: str, *, orphaned: bool = False) -> None:
