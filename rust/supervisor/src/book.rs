@@ -108,6 +108,11 @@ impl Book {
 
     /// Whether a child's output may be read: there is room for it, or it may be dropped.
     pub(crate) fn takes_output(&mut self) -> bool {
+        self.has_room() || self.drops()
+    }
+
+    /// As `takes_output`; if not, the reader will ring when it has released something.
+    pub(crate) fn takes_output_or_asks(&mut self) -> bool {
         self.has_room_or_asks() || self.drops()
     }
 

@@ -1,9 +1,12 @@
 //! How often a child's output is read: at once when there is some, but of one that writes line by line only once in a
 //! millisecond. To be woken for each line costs more than to read it.
+//!
+//! And how often a full ring is looked at: in a flood there is room again within moments, and to be woken for it costs its
+//! reader more than what it reads meanwhile.
 
 use rustix::fd::AsFd;
 
-use crate::clock::{MILLISECOND, Micros};
+use crate::clock::{MILLISECOND, Micros, SECOND};
 
 /// So many small reads in a row show that a child writes line by line.
 const SMALL_READS: u32 = 8;
@@ -12,6 +15,11 @@ const SMALL_PART: usize = 8;
 /// The same of what is no pipe.
 const SMALL_BYTES: usize = 128 << 10;
 const NAP: Micros = MILLISECOND;
+
+/// So long a full ring is looked at, again and again, before its reader is asked to ring.
+const FULL: Micros = 20 * MILLISECOND;
+/// How often it is looked at after that, should a daemon have died before it rang.
+const LONG_FULL: Micros = SECOND / 10;
 
 pub(crate) struct Pace {
     /// What is small, of stdout and of stderr.
@@ -46,6 +54,26 @@ impl Pace {
     /// The child has ended: what is left is read at once, and always.
     pub(crate) fn wake(&mut self) {
         (self.until, self.small_bytes) = (0, [0; 2]);
+    }
+}
+
+/// Since when the ring is full.
+#[derive(Default)]
+pub(crate) struct Full(Option<Micros>);
+
+impl Full {
+    pub(crate) fn note(&mut self, is_full: bool, now: Micros) {
+        self.0 = is_full.then(|| self.0.unwrap_or(now));
+    }
+
+    /// Whether the reader is to ring when there is room.
+    pub(crate) fn asks(&self, now: Micros) -> bool {
+        self.0.is_some_and(|since| now >= since + FULL)
+    }
+
+    /// When it is looked at again.
+    pub(crate) fn look_at(&self, now: Micros) -> Option<Micros> {
+        self.0.map(|_| now + if self.asks(now) { LONG_FULL } else { NAP })
     }
 }
 
@@ -88,5 +116,21 @@ mod tests {
         let mut other = Pace::new::<rustix::fd::OwnedFd>(&[None, None]);
         (1..100).for_each(|turn| other.note(1, 80, turn * 3 * NAP, (turn - 1) * 3 * NAP));
         assert_eq!(other.nap_until(), 0);
+    }
+    #[test]
+    fn the_reader_is_asked_to_ring_when_looking_has_not_helped() {
+        let mut full = Full::default();
+        assert!(!full.asks(5));
+        assert_eq!(full.look_at(5), None);
+        for now in [10, 1000, 10 + FULL - 1] {
+            full.note(true, now);
+            assert!(!full.asks(now));
+            assert_eq!(full.look_at(now), Some(now + NAP));
+        }
+        assert!(full.asks(10 + FULL));
+        assert_eq!(full.look_at(10 + FULL), Some(10 + FULL + LONG_FULL));
+        full.note(false, 11 + FULL);
+        full.note(true, 12 + FULL);
+        assert!(!full.asks(12 + FULL));
     }
 }

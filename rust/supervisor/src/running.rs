@@ -271,7 +271,7 @@ impl Running {
         self.looked = false;
         for watch in &mut self.watches {
             loop {
-                if !book.takes_output() {
+                if !book.takes_output_or_asks() {
                     return;
                 }
                 let read = watch.read(buffer);

@@ -26,6 +26,7 @@ use crate::clock::{self, Micros, SECOND};
 use crate::control::Control;
 use crate::helper::{COMMAND, Nest, RING, remove};
 use crate::launch::{Refusal, launch};
+use crate::pace::Full;
 use crate::request::{self, Child, Exit, Request, Work};
 use crate::running::{Reason, Running};
 use crate::shelf::Shelf;
@@ -95,6 +96,7 @@ struct Supervisor {
     resting: bool,
     /// The daemon said that the reader of the journal is away.
     reader_away: bool,
+    full: Full,
     check_at: Micros,
     /// When a daemon was there last, as of the last check.
     attached_at: Micros,
@@ -129,6 +131,7 @@ impl Supervisor {
             leaving: false,
             resting: false,
             reader_away: false,
+            full: Full::default(),
             check_at: clock::mono() + CHECK,
             attached_at: clock::mono(),
             buffer: vec![0; READ_BYTES],
@@ -306,15 +309,16 @@ impl Supervisor {
     // What happens
 
     fn wait(&mut self) -> io::Result<()> {
-        let timeout = self.timeout(clock::mono()).map(clock::timespec);
+        let now = clock::mono();
+        self.full.note(!self.book.has_room(), now);
+        let room = if self.full.asks(now) { self.book.takes_output_or_asks() } else { self.book.takes_output() };
+        let timeout = self.timeout(now).map(clock::timespec);
         let ready = {
             let mut polled = Polled::new();
             polled.add(Source::Signals, PollFd::new(self.signals.bell(), PollFlags::IN));
             for (source, fd) in [Source::Listener, Source::Daemon].into_iter().zip(self.control.poll_fds()) {
                 polled.add(source, fd);
             }
-            let room = self.book.takes_output();
-            let now = clock::mono();
             if let Some(running) = &mut self.running {
                 running.note_room(room, now);
                 if let Some(stdin) = &running.stdin {
@@ -335,11 +339,11 @@ impl Supervisor {
         Ok(())
     }
 
-    /// How long nothing is due. A full ring is looked at now and then, should a daemon have died before it rang.
+    /// How long nothing is due.
     fn timeout(&mut self, now: Micros) -> Option<Micros> {
         let running = self.running.as_ref().and_then(|running| running.deadline(now));
-        let full = (!self.book.has_room()).then_some(now + SECOND / 10);
-        let due = [self.book.deadline(), running, full, Some(self.check_at)].into_iter().flatten().min();
+        let due =
+            [self.book.deadline(), running, self.full.look_at(now), Some(self.check_at)].into_iter().flatten().min();
         due.map(|due| due.saturating_sub(now))
     }
 
