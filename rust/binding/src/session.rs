@@ -112,10 +112,7 @@ impl Session {
     // Both let other threads run: a file is read or written meanwhile, and its thread comes back for more.
     #[pyo3(signature = (fd, max_bytes, /))]
     fn receive_from(&self, py: Python<'_>, fd: i32, max_bytes: usize) -> PyResult<Option<usize>> {
-        Ok(py.detach(|| {
-            let mut session = self.lock();
-            socket::receive(fd, max_bytes, |data| session.receive_data(data))
-        })?)
+        Ok(py.detach(|| socket::receive(fd, max_bytes, &mut self.lock()))?)
     }
 
     #[pyo3(signature = (fd, max_bytes, /))]

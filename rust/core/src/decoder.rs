@@ -2,7 +2,8 @@
 //!
 //! Frames that lie whole in what was received are decoded where they lie. What is cut off at the end is kept here, at most
 //! one frame of it; of DATA at most its header, because the payload goes on in pieces as it arrives: a payload is copied
-//! once, into its stream. A piece is a DATA frame with the offset at which the piece stands, so nobody sees the difference.
+//! once, into its stream, or is put there without us ([`Decoder::payload`]). A piece is a DATA frame with the offset at which
+//! the piece stands, so nobody sees the difference.
 
 use crate::error::ProtocolError;
 use crate::frame::{self, DATA_HEADER_BYTES_MAX, Frame, HEADER_BYTES, PREFACE};
@@ -49,6 +50,22 @@ impl Decoder {
     /// Whether the preface was read.
     pub fn greeted(&self) -> bool {
         self.preface == PREFACE.len()
+    }
+
+    /// The payload that is arriving: its stream, the offset at which it goes on, and how much of it is to come.
+    pub fn payload(&self) -> Option<(u64, u64, usize)> {
+        match self.body {
+            Body::Data { stream, offset, left } => Some((stream, offset, left)),
+            _ => None,
+        }
+    }
+
+    /// So much of that payload went by without us.
+    pub fn pass(&mut self, n: usize) {
+        if let Body::Data { stream, offset, left } = self.body {
+            let n = n.min(left);
+            self.body = data_body(stream, offset + n as u64, left - n);
+        }
     }
 
     /// The next frame at the front of `input`; `None` when all of `input` was taken. After an error the decoder is of no use.

@@ -1,8 +1,9 @@
 //! One session of the wire, for either role: PROTOCOL.md sections 2 to 5 and 8 as one machine without I/O.
 //!
-//! There are four kinds of methods. *`receive_data`*, *`receive_eof`*: from the peer; they never fail. *Commands*: from our
-//! side; they fail with [`UsageError`] before anything is changed. *Drains*: `next_event` and `data_to_send`; after any of
-//! the former, and again after `data_to_send` (which makes room, and says so), drain both. *Queries* change nothing.
+//! There are four kinds of methods. *`receive_data`*, *`receive_payload`*, *`receive_eof`*: from the peer; they never fail.
+//! *Commands*: from our side; they fail with [`UsageError`] before anything is changed. *Drains*: `next_event` and
+//! `data_to_send`; after any of the former, and again after `data_to_send` (which makes room, and says so), drain both.
+//! *Queries* change nothing.
 //!
 //! What a peer may not send is an error that `next_event` reports after everything that came before it, and for ever after;
 //! what we may not send is refused as a command. Both look at the same state: `Phase` for the login and the end, `Calls`,
@@ -21,7 +22,7 @@ mod outgoing;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::decoder::Decoder;
 use crate::error::{ProtocolError, UsageError};
@@ -38,6 +39,9 @@ use handshake::{check, our_hello, ours_fault};
 use incoming::Incoming;
 use outbox::Outbox;
 use outgoing::{Outgoing, Stopped};
+
+/// Less of a payload is not worth a call of its own: it is copied.
+const PLACED_BYTES_MIN: usize = 4 << 10;
 
 /// Who we are, and what we let the peer do.
 #[derive(Debug, Clone)]
@@ -69,7 +73,7 @@ pub struct Config {
 pub struct Statistics {
     /// Bytes handed out by `data_to_send`.
     pub bytes_sent: u64,
-    /// Bytes given to `receive_data`.
+    /// Bytes that came from the peer.
     pub bytes_received: u64,
     /// Bytes that wait to be sent, frames' headers not counted.
     pub queued: usize,
@@ -162,6 +166,29 @@ impl Session {
             }
         }
         self.decoder = decoder;
+    }
+
+    /// Bytes may come of which the first belong into a stream's buffer: has `fill` append them there, at most as many as it
+    /// is told. What comes behind them goes to `receive_data`. `None`: nothing was done, all goes to `receive_data`.
+    pub fn receive_payload<T>(&mut self, fill: impl FnOnce(&mut BytesMut, usize) -> T) -> Option<T> {
+        let (stream, offset, left) = self.decoder.payload().filter(|(.., left)| *left >= PLACED_BYTES_MIN)?;
+        if !matches!(self.phase, Phase::Open) {
+            return None;
+        }
+        let buffer = self.incoming.place(stream, offset, left)?;
+        let before = buffer.len();
+        let filled = fill(buffer, left);
+        debug_assert!(buffer.len() - before <= left);
+        let n = buffer.len() - before;
+        if n > 0 {
+            self.bytes_received += n as u64;
+            self.decoder.pass(n);
+            if let Err(error) = self.incoming.placed(stream, n as u64, &mut self.events) {
+                self.fail_session(error, true);
+            }
+            self.incoming.assert_invariants();
+        }
+        Some(filled)
     }
 
     /// The transport ended in this direction.

@@ -282,10 +282,20 @@ impl ReceiveStream {
 
     /// Bytes arrive; credit was checked.
     pub fn push(&mut self, payload: &[u8]) -> Result<(), ProtocolError> {
-        if self.buffer.capacity() - self.buffer.len() < payload.len() {
-            self.buffer.reserve(payload.len().max(self.expected).max(self.buffer.len()));
+        self.place(payload.len()).extend_from_slice(payload);
+        self.pushed()
+    }
+
+    /// The buffer, with room behind what is in it for `n` bytes that are about to arrive. `pushed` when they have.
+    pub fn place(&mut self, n: usize) -> &mut BytesMut {
+        if self.buffer.capacity() - self.buffer.len() < n {
+            self.buffer.reserve(n.max(self.expected).max(self.buffer.len()));
         }
-        self.buffer.extend_from_slice(payload);
+        &mut self.buffer
+    }
+
+    /// Bytes were appended to the buffer.
+    pub fn pushed(&mut self) -> Result<(), ProtocolError> {
         if self.role == StreamRole::Message {
             return self.check_message();
         }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{SECRET, events, hex, master_config, record, sent, worker_config};
+use support::{SECRET, events, hex, master_config, receive, record, sent, worker_config};
 use tailrace_core::event::Event;
 use tailrace_core::frame::StreamRole::{Download, Journal, Upload};
 use tailrace_core::session::Session;
@@ -110,16 +110,18 @@ fn react(session: &mut Session, happened: &[Event]) {
     }
 }
 
-/// Feeds `steps` in pieces. Says what happened, and whether the peer was found out. (What is sent may differ: how much credit
+/// Feeds `steps` in pieces; `placed`: payloads are put where they belong. Says what happened, and whether the peer was found out. (What is sent may differ: how much credit
 /// is in a lump depends on how much had arrived when it was granted.)
-fn play(conversation: &Conversation, steps: &[Vec<u8>], piece: usize) -> (Vec<Event>, Option<String>) {
+fn play(conversation: &Conversation, steps: &[Vec<u8>], piece: usize, placed: bool) -> (Vec<Event>, Option<String>) {
     let mut session = (conversation.new)();
     let mut all = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         (conversation.act)(&mut session, number);
         sent(&mut session);
-        for part in step.chunks(piece) {
-            session.receive_data(part);
+        if placed {
+            receive(&mut session, step, piece);
+        } else {
+            step.chunks(piece).for_each(|part| session.receive_data(part));
         }
         let happened = events(&mut session);
         react(&mut session, &happened);
@@ -160,7 +162,7 @@ fn damaged_conversations_end_in_an_error_or_not_at_all() {
             let mut steps = conversation.from_peer.clone();
             let step = random.below(steps.len());
             steps[step] = random.damage(&steps[step]);
-            found_out += usize::from(play(&conversation, &steps, usize::MAX).1.is_some());
+            found_out += usize::from(play(&conversation, &steps, usize::MAX, false).1.is_some());
         }
     }
     assert!(found_out > 1000, "{found_out}");
@@ -170,18 +172,20 @@ fn damaged_conversations_end_in_an_error_or_not_at_all() {
 fn whole_and_byte_by_byte_mean_the_same() {
     let mut random = Random(0xb17e_5bee);
     for conversation in conversations() {
-        let whole = play(&conversation, &conversation.from_peer, usize::MAX);
+        let whole = play(&conversation, &conversation.from_peer, usize::MAX, false);
         assert_eq!(whole.1, None);
         for piece in [1, 3, 22, 4096] {
-            assert_eq!(play(&conversation, &conversation.from_peer, piece), whole);
+            assert_eq!(play(&conversation, &conversation.from_peer, piece, false), whole);
+            assert_eq!(play(&conversation, &conversation.from_peer, piece, true), whole);
         }
         for _ in 0..1000 {
             let mut steps = conversation.from_peer.clone();
             let step = random.below(steps.len());
             steps[step] = random.damage(&steps[step]);
-            let whole = play(&conversation, &steps, usize::MAX);
-            let parts = play(&conversation, &steps, 1 + random.below(50));
-            assert_eq!(parts, whole);
+            let whole = play(&conversation, &steps, usize::MAX, false);
+            for placed in [false, true] {
+                assert_eq!(play(&conversation, &steps, 1 + random.below(50), placed), whole);
+            }
         }
     }
 }

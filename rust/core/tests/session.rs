@@ -3,7 +3,7 @@
 mod support;
 
 use bytes::Bytes;
-use support::{Pair, events, hex, record, sent};
+use support::{Pair, carry, events, hex, receive, record, sent};
 use tailrace_core::event::Event;
 use tailrace_core::frame::StreamRole::{Download, Journal, Upload};
 use tailrace_core::limits::{CALLS_MAX, PINGS_MAX, STREAM_QUEUE_BYTES_MAX};
@@ -821,6 +821,45 @@ mod transports {
             bytes.extend(sent(&mut pair.worker));
             prop_assert_eq!(bytes, sent(&mut whole.worker));
             prop_assert_eq!(pair.worker.statistics(), whole.worker.statistics());
+        }
+
+        /// A payload that is put where it belongs is the same payload, for whichever stream, in whatever parts it comes.
+        #[test]
+        fn a_payload_may_go_straight_to_its_stream(
+            lengths in prop::collection::vec((0..3_u64, 5..100_000_usize), 1..20),
+            takes in prop::collection::vec(1..70_000_usize, 1..20),
+        ) {
+            let mut pair = Pair::open();
+            let streams = ["a", "b", "c"].map(|name| pair.worker.open(Journal, name, 0).unwrap());
+            let mut all = streams.map(|_| Vec::new());
+            let (mut got, mut placed) = (streams.map(|_| Vec::new()), 0);
+            for (step, &(stream, length)) in lengths.iter().enumerate() {
+                let data = record(length);
+                all[stream as usize].extend_from_slice(&data);
+                for part in data.chunks(STREAM_QUEUE_BYTES_MAX) {
+                    pair.worker.write(streams[stream as usize], part).unwrap();
+                }
+                loop {
+                    let bytes = sent(&mut pair.worker);
+                    for part in bytes.chunks(takes[step % takes.len()]) {
+                        placed += receive(&mut pair.master, part, 22);
+                    }
+                    for (&stream, got) in streams.iter().zip(&mut got) {
+                        while let Some((start, data)) = pair.master.take(stream, 1 << 20).unwrap() {
+                            got.extend_from_slice(&data);
+                            let end = start + data.len() as u64;
+                            pair.master.settle(stream, end, end).unwrap();
+                        }
+                    }
+                    let back = carry(&mut pair.master, &mut pair.worker, usize::MAX);
+                    if bytes.len() + back == 0 {
+                        break;
+                    }
+                }
+                prop_assert!(pair.master.next_event().is_ok());
+            }
+            prop_assert!(got == all);
+            prop_assert!(placed > 0 || lengths.iter().all(|(_, length)| *length < 5_000));
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::error::{ProtocolError, UsageError};
 use crate::event::Event;
@@ -127,6 +127,30 @@ impl Incoming {
         if is_dropped || self.messages.front() == Some(&stream) {
             self.settle_all(stream);
         }
+        self.refresh(stream);
+        Ok(())
+    }
+
+    /// Where the next `n` bytes of a stream may be put at once, as they arrive: its buffer, with room for them. `None`:
+    /// there is something about them that `data` has to see to. `placed` when some of them have arrived.
+    pub(super) fn place(&mut self, stream: u64, offset: u64, n: usize) -> Option<&mut BytesMut> {
+        let room = self.connection.available();
+        let state = self.streams.get_mut(&stream)?;
+        let is_plain = state.state == ReceiveState::Open && state.role != StreamRole::Message;
+        let is_allowed = offset == state.window.arrived() && n as u64 <= room.min(state.window.available());
+        (is_plain && is_allowed).then(|| state.place(n))
+    }
+
+    /// So many bytes were put into the buffer of a stream.
+    pub(super) fn placed(&mut self, stream: u64, n: u64, events: &mut VecDeque<Event>) -> Result<(), ProtocolError> {
+        let Some(state) = self.streams.get_mut(&stream) else { return Ok(()) };
+        state.window.arrive(n)?;
+        let pushed = state.pushed();
+        if !state.abandoned && state.newly_readable() {
+            events.push_back(Event::StreamReadable { stream });
+        }
+        self.connection.arrive(n)?;
+        pushed?;
         self.refresh(stream);
         Ok(())
     }

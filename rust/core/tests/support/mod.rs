@@ -112,6 +112,25 @@ pub fn carry(from: &mut Session, to: &mut Session, piece: usize) -> usize {
     bytes.len()
 }
 
+/// Receives as from a socket that has all of `bytes`: payloads where they belong, all else in pieces. How many bytes were put
+/// where they belong.
+pub fn receive(session: &mut Session, mut bytes: &[u8], piece: usize) -> usize {
+    let mut placed = 0;
+    while !bytes.is_empty() {
+        let put = session.receive_payload(|buffer, left| {
+            let (now, later) = bytes.split_at(left.min(bytes.len()));
+            buffer.extend_from_slice(now);
+            bytes = later;
+            now.len()
+        });
+        let (now, later) = bytes.split_at(if put.is_some() { 0 } else { piece.min(bytes.len()) });
+        session.receive_data(now);
+        bytes = later;
+        placed += put.unwrap_or_default();
+    }
+    placed
+}
+
 /// A record of `length` bytes, prefix included, at least 5.
 pub fn record(length: usize) -> Vec<u8> {
     let mut bytes = ((length - 4) as u32).to_be_bytes().to_vec();
