@@ -411,6 +411,26 @@ class TarEncoder:
     def take(self) -> bytes: ...  # what was made since
     def __len__(self) -> int: ...  # of what `take` would give
 
+@final
+class TreePacker:
+    """Packs the contents of an open directory as a tar stream. After an error what was made is no archive."""
+
+    def __new__(cls, directory: int, /) -> TreePacker: ...  # a descriptor, of which it makes its own
+    def next_piece(self) -> bytes | None: ...  # about a mebibyte; None behind the end. OSError. Releases the GIL
+    def take_skipped(self) -> list[bytes]: ...  # paths of sockets, devices and pipes met since, which are left out
+    def close(self) -> None: ...  # what it has open
+
+@final
+class TreeUnpacker:
+    """Unpacks one archive below an open directory, confined to it. After an error nothing more may be written.
+
+    The directory is new and was made with all permissions that the umask leaves. Releases the GIL.
+    """
+
+    def __new__(cls, root: int, bytes_max: int | None, /) -> TreeUnpacker: ...
+    def write(self, data: Buffer, /) -> None: ...  # UnsafeArchive, LimitExceeded, OSError
+    def finish(self) -> None: ...  # the archive is whole, and no link in it leads out. UnsafeArchive
+
 # ---------------------------------------------------------------- banana (Perspective Broker's bytes)
 
 Sexp: TypeAlias = bytes | int | float | Sequence[Sexp]

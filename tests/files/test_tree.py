@@ -9,9 +9,10 @@ from contextlib import aclosing
 import pytest
 
 from tailrace.files import pack
-from tailrace.files.tree import PIECE_BYTES
 
 from .archives import snapshot
+
+PIECE_BYTES = 1 << 20
 
 
 async def packed(directory, *args):

@@ -8,7 +8,6 @@ import os
 import stat
 
 from tailrace.errors import UnsafeArchive
-from tailrace.files.confined import text
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -45,7 +44,7 @@ def _check(source: int, target: int, path: bytes) -> None:
         except FileNotFoundError:
             continue
         if is_directory and stat.S_ISLNK(found.st_mode):
-            raise UnsafeArchive(f"{text(there)} is a link in the directory that is there")
+            raise UnsafeArchive(f"{repr(there)[2:-1]} is a link in the directory that is there")
         if is_directory and not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(there))
         if stat.S_ISDIR(found.st_mode) and not is_directory:

@@ -1,13 +1,13 @@
 """A tar stream as a directory, confined to it, which appears when the stream is complete and harmless.
 
-Theory of operation. The archive is unpacked into a private directory beside the target. Every step of every path is
-opened by the descriptor of the directory above it and never through a link, so that neither an archive nor somebody who
-exchanges directories for links meanwhile leads a write elsewhere. When the end was read, all links are followed on
-paper: where one could lead out of the root, the archive is refused. Then the disk is synced once, and the tree is
-moved: as a whole where there is no target yet, else file by file, after all of it was seen to fit. While more arrives
-the disk is already at work, so that the sync at the end is short.
+Theory of operation. The archive is unpacked into a private directory beside the target, by a `TreeUnpacker`: every
+step of every path is opened by the descriptor of the directory above it and never through a link, so that neither an
+archive nor somebody who exchanges directories for links meanwhile leads a write elsewhere. When the end was read, all
+links are followed on paper: where one could lead out of the root, the archive is refused. Then the disk is synced once,
+and the tree is moved: as a whole where there is no target yet, else file by file, after all of it was seen to fit.
 
-The work is done in threads, about a megabyte of the stream each time.
+Three things go on at once: who writes brings more, a thread unpacks what was brought, about a megabyte each time, and
+another one has the disk take what was unpacked, so that the sync at the end is short.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import errno
 import os
 import shutil
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Self, final
 
 import trio
 
-from tailrace._core import TarDecoder, TarEntry
-from tailrace.errors import LimitExceeded, UnsafeArchive
+from tailrace._core import TreeUnpacker
 from tailrace.files.ahead import SyncAhead
-from tailrace.files.atomic import temporary_name, write_all
-from tailrace.files.confined import Directories, components, symlink_leaves, text
+from tailrace.files.atomic import temporary_name
+from tailrace.files.behind import Behind
 from tailrace.files.inflate import Inflater
 from tailrace.files.merge import merge_tree, sync_filesystem
 
@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from tailrace.files.tree import Compression
 
 BATCH_BYTES = 1024 * 1024
-# Far beyond what a file system stores, and what a C `time_t` in nanoseconds holds.
-_MTIME_NS_MAX = 2**62
+BEHIND_BYTES_MAX = 4 * 1024 * 1024
+"""What may wait to be unpacked: as much as arrives while the disk hesitates."""
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
@@ -60,6 +59,8 @@ class Unpacker:
         LimitExceeded: `bytes_max`. Nothing was changed.
         OSError: from the operating system. Nothing was changed, unless it came from moving over an existing directory.
 
+        Any of them by `write` or `commit`, whichever comes next.
+
     Example:
         async with Unpacker(Path("results")) as tree:
             async for piece in pieces:
@@ -72,12 +73,11 @@ class Unpacker:
     ) -> None:
         self._path = os.fspath(path)
         self._inflater = Inflater(compress)
-        self._refused = False
-        self._bytes_left = bytes_max
-        self._decoder = TarDecoder()
+        self._bytes_max = bytes_max
         self._gathered = bytearray()
         self._place: _Place | None = None
-        self._tree: _Tree | None = None
+        self._tree: TreeUnpacker | None = None
+        self._behind = Behind(BEHIND_BYTES_MAX)
         self._ahead = SyncAhead(self._sync)
 
     async def __aenter__(self) -> Self:
@@ -88,13 +88,14 @@ class Unpacker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with trio.CancelScope(shield=True):
+            await self._behind.stop()
             await trio.to_thread.run_sync(self._drop)
 
     async def write(self, data: Buffer) -> None:
         """Takes the next bytes of the stream. Cancelled: they were taken or not; the target is as it was anyway."""
         self._gathered += data
         if len(self._gathered) >= BATCH_BYTES:
-            await trio.to_thread.run_sync(self._flush)
+            await self._flush()
         else:
             await trio.lowlevel.checkpoint()
 
@@ -103,59 +104,39 @@ class Unpacker:
 
         Cancelled before it began: nothing changed. Once begun it is carried out.
         """
+        await self._flush()
+        await self._behind.wait()
         await trio.to_thread.run_sync(self._commit)
 
     def _open(self) -> None:
         self._place = _Place(self._path)
-        self._tree = _Tree(self._place.tree)
+        self._tree = TreeUnpacker(self._place.tree, self._bytes_max)
 
-    def _flush(self) -> None:
-        if self._refused:
-            raise UnsafeArchive("the archive was refused before")
+    async def _flush(self) -> None:
         data, self._gathered = self._gathered, bytearray()
+        await self._behind.give(len(data), partial(self._unpack, data))
+
+    def _unpack(self, data: bytearray) -> None:
+        assert self._tree is not None
         self._ahead.wrote(len(data))
-        try:
-            for piece in self._inflater.inflate(data):
-                self._feed(piece)
-        except BaseException:
-            self._refused = True
-            raise
+        for piece in self._inflater.inflate(data):
+            self._tree.write(piece)
 
     def _sync(self) -> None:
         assert self._place is not None
         sync_filesystem(self._place.tree)
 
-    def _feed(self, data: Buffer) -> None:
-        assert self._tree is not None
-        self._decoder.receive_data(data)
-        while (event := self._decoder.next_event()) is not None:
-            if isinstance(event, TarEntry):
-                self._spend(event.size)
-                self._tree.entry(event)
-            else:
-                self._tree.data(event)
-
-    def _spend(self, size: int) -> None:
-        if self._bytes_left is not None:
-            self._bytes_left -= size
-            if self._bytes_left < 0:
-                raise LimitExceeded("the archive holds more bytes than it may")
-
     def _commit(self) -> None:
         assert self._place is not None
         assert self._tree is not None
-        self._flush()
         self._inflater.check_whole()
-        self._decoder.receive_eof()
-        self._decoder.next_event()
         self._tree.finish()
         self._ahead.finish()
         self._place.move_in()
 
     def _drop(self) -> None:
         self._ahead.stop()
-        if self._tree is not None:
-            self._tree.close()
+        self._tree = None
         if self._place is not None:
             self._place.close()
 
@@ -210,100 +191,3 @@ class _Place:
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self._name)
         return True
-
-
-@final
-class _Tree:
-    """Entries become files below `root`, a directory that is new and ours."""
-
-    def __init__(self, root: int) -> None:
-        self._directories = Directories(root)
-        self._symlinks: dict[tuple[bytes, ...], bytes] = {}
-        self._file = -1
-        self._entry: TarEntry | None = None
-        self._missing = 0
-
-    def entry(self, entry: TarEntry) -> None:
-        self._check_whole()
-        path = components(entry.path, "path")
-        if not path:
-            if entry.kind != "directory":
-                raise UnsafeArchive(f"a {entry.kind} in the root's place")
-            return
-        try:
-            self._make(entry, path)
-        except FileExistsError:
-            raise UnsafeArchive(f"{text(entry.path)} comes twice in the archive") from None
-
-    def data(self, data: memoryview) -> None:
-        write_all(self._file, data)
-        self._missing -= len(data)
-        if not self._missing:
-            self._end_file()
-
-    def finish(self) -> None:
-        self._check_whole()
-        for path, target in self._symlinks.items():
-            if symlink_leaves(path[:-1], target, self._symlinks):
-                raise UnsafeArchive(f"the link {text(b'/'.join(path))} leads out of the archive, to {text(target)}")
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-        self._directories.close()
-
-    def _make(self, entry: TarEntry, path: tuple[bytes, ...]) -> None:
-        match entry.kind:
-            case "directory":
-                os.fchmod(self._directories.open(path), entry.mode & 0o777 | stat.S_IRWXU)
-            case "file":
-                self._file = os.open(path[-1], _CREATE_FILE, 0o600, dir_fd=self._directories.open(path[:-1]))
-                self._entry, self._missing = entry, entry.size
-                if not entry.size:
-                    self._end_file()
-            case "symlink":
-                self._symlink(entry, path)
-            case "hardlink":
-                self._hardlink(entry, path)
-            case _:
-                raise UnsafeArchive(f"{text(entry.path)} is a {entry.kind}")
-
-    def _symlink(self, entry: TarEntry, path: tuple[bytes, ...]) -> None:
-        if not entry.target or entry.target.startswith(b"/"):
-            raise UnsafeArchive(f"the link {text(entry.path)} is empty or absolute, to {text(entry.target)!r}")
-        os.symlink(entry.target, path[-1], dir_fd=self._directories.open(path[:-1]))
-        self._symlinks[path] = entry.target
-
-    def _hardlink(self, entry: TarEntry, path: tuple[bytes, ...]) -> None:
-        source = components(entry.target, "link")
-        refused = UnsafeArchive(f"the hard link {text(entry.path)} is to {text(entry.target)}, no file before it")
-        if not source:
-            raise refused
-        try:
-            above = os.dup(self._directories.find(source[:-1]))
-        except FileNotFoundError:
-            raise refused from None
-        try:
-            if not stat.S_ISREG(os.stat(source[-1], dir_fd=above, follow_symlinks=False).st_mode):
-                raise refused
-            parent = self._directories.open(path[:-1])
-            os.link(source[-1], path[-1], src_dir_fd=above, dst_dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            raise refused from None
-        finally:
-            os.close(above)
-
-    def _end_file(self) -> None:
-        assert self._entry is not None
-        mtime = max(-_MTIME_NS_MAX, min(self._entry.mtime_ns, _MTIME_NS_MAX))
-        descriptor, self._file = self._file, -1
-        try:
-            os.fchmod(descriptor, self._entry.mode & 0o777)
-            os.utime(descriptor, ns=(mtime, mtime))
-        finally:
-            os.close(descriptor)
-
-    def _check_whole(self) -> None:
-        if self._missing:
-            raise UnsafeArchive("the archive is cut off")

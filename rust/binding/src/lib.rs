@@ -12,6 +12,7 @@ mod store;
 mod supervisor;
 mod tar;
 mod transfer;
+mod tree;
 mod value;
 
 #[pyo3::pymodule(gil_used = false)]
@@ -41,6 +42,8 @@ mod _core {
     use super::transfer::{
         Blake3, Block, BlockReader, chunk_records, close_record, unpack_record, utime_record, write_chunks,
     };
+    #[pymodule_export]
+    use super::tree::{TreePacker, TreeUnpacker};
     #[pymodule_export]
     use super::value::{decode_value, encode_value};
 }

@@ -1,16 +1,13 @@
 //! Tar streams, made and read on the fly.
 
 use pyo3::exceptions::PyValueError;
-use pyo3::import_exception;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tailrace_core::error::UsageError;
 use tailrace_core::tar;
 
 use crate::buffer::{Input, view};
-use crate::error::local;
-
-import_exception!(tailrace.errors, UnsafeArchive);
+use crate::error::{UnsafeArchive, local};
 
 const NANOS: i128 = 1_000_000_000;
 

@@ -8,7 +8,6 @@ use std::os::fd::{FromRawFd as _, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use pyo3::exceptions::PyOSError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -16,7 +15,7 @@ use tailrace_core::chunk;
 use tailrace_core::limits::CHUNK_BYTES_MAX;
 
 use crate::buffer::{Input, fill};
-use crate::error::remote;
+use crate::error::{remote, system};
 use crate::log::Batch;
 
 /// Pieces from which on hashing is long enough to let other threads run.
@@ -158,7 +157,7 @@ impl BlockReader {
     #[pyo3(signature = (descriptor, digest, /))]
     fn read(&self, py: Python<'_>, descriptor: RawFd, digest: &mut Blake3) -> PyResult<Option<Block>> {
         let file = borrowed(descriptor);
-        py.detach(|| self.fill(&file, &mut digest.0)).map_err(|error| os_error(&error))
+        py.detach(|| self.fill(&file, &mut digest.0)).map_err(|error| system(&error, b""))
     }
 }
 
@@ -206,21 +205,11 @@ pub fn write_chunks(py: Python<'_>, descriptor: RawFd, batch: &Batch, digest: &m
         }
         Ok(())
     };
-    py.detach(write).map_err(|error: io::Error| os_error(&error))
+    py.detach(write).map_err(|error: io::Error| system(&error, b""))
 }
 
 /// The file behind a descriptor that the caller keeps open.
 fn borrowed(descriptor: RawFd) -> ManuallyDrop<File> {
     // SAFETY: a descriptor that is not open, or is something else, makes calls fail; it is not closed here.
     ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) })
-}
-
-/// With `errno`, so that Python makes the right class of it.
-fn os_error(error: &io::Error) -> PyErr {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-    match error.raw_os_error() {
-        Some(code) => PyOSError::new_err((code, text)),
-        None => PyOSError::new_err(text),
-    }
 }
