@@ -416,7 +416,8 @@ class TreePacker:
     """Packs the contents of an open directory as a tar stream. After an error what was made is no archive."""
 
     def __new__(cls, directory: int, /) -> TreePacker: ...  # a descriptor, of which it makes its own
-    def next_piece(self) -> bytes | None: ...  # about a mebibyte; None behind the end. OSError. Releases the GIL
+    # so many bytes or a small file more; None behind the end. Raises OSError. Releases the GIL
+    def next_piece(self, size: int, /) -> bytes | None: ...
     def take_skipped(self) -> list[bytes]: ...  # paths of sockets, devices and pipes met since, which are left out
     def close(self) -> None: ...  # what it has open
 
@@ -429,6 +430,7 @@ class TreeUnpacker:
 
     def __new__(cls, root: int, bytes_max: int | None, /) -> TreeUnpacker: ...
     def write(self, data: Buffer, /) -> None: ...  # UnsafeArchive, LimitExceeded, OSError
+    def write_batch(self, batch: Batch, digest: Blake3, /) -> None: ...  # its chunks; the digest goes over them, too
     def finish(self) -> None: ...  # the archive is whole, and no link in it leads out. UnsafeArchive
 
 # ---------------------------------------------------------------- banana (Perspective Broker's bytes)

@@ -13,7 +13,7 @@ import threading
 import pytest
 import trio
 
-from tailrace._core import TreeUnpacker
+from tailrace._core import Batch, Blake3, TreeUnpacker, chunk_records
 from tailrace.errors import LimitExceeded, UnsafeArchive
 from tailrace.files import Unpacker, ahead, pack
 from tailrace.files import unpack as unpacking
@@ -93,6 +93,31 @@ async def test_what_is_packed_is_unpacked(place, tmp_path):
         await tree.commit()
     assert snapshot(place / "b") == snapshot(place / "a")
     assert (place / "b" / "script").stat().st_mtime == 1_600_000_000
+
+
+async def test_batches_are_unpacked_and_hashed(place):
+    data, digest, of_rest = archive(file("d/f", os.urandom(5_000_000)), file("g")), Blake3(), Blake3()
+    async with Unpacker(place / "out") as tree:
+        await tree.write(data[:700])
+        for begin in range(700, len(data), 1_500_000):
+            await tree.write_batch(Batch.parse(chunk_records(data[begin : begin + 1_500_000])), digest)
+        await tree.written()
+        assert digest.length == len(data) - 700
+        await tree.commit()
+    await unpack(data, place / "pieces")
+    assert snapshot(place / "out") == snapshot(place / "pieces")
+    of_rest.update(data[700:])
+    assert digest.digest() == of_rest.digest()
+
+
+async def test_what_the_system_refuses_is_an_os_error_with_number_and_path(place):
+    async with Unpacker(place / "out") as tree:
+        await tree.write_batch(Batch.parse(chunk_records(archive(file("d/" + "n" * 256)))), Blake3())
+        for said_again in (tree.written, tree.commit):
+            with pytest.raises(OSError, match="File name too long") as raised:
+                await said_again()
+            assert (raised.value.errno, raised.value.filename) == (errno.ENAMETOOLONG, "d/" + "n" * 256)
+    assert os.listdir(place) == []
 
 
 async def test_a_directory_that_exists_is_merged_file_by_file(place):

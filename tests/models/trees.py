@@ -43,22 +43,27 @@ def packed(root):
 
 def unpack(data, root, bytes_max=None):
     """Unpacks an archive below `root`, which is empty. UnsafeArchive, LimitExceeded."""
-    left, links = bytes_max, {}
-    for entry, content in _entries(data):
-        path = steps(entry.path)
-        if not path:
-            if entry.kind != "directory":
-                raise UnsafeArchive("no directory in the root's place")
+    root, left, files, links = os.fsencode(root), bytes_max, [], {}
+    for event in _events(data):
+        if isinstance(event, memoryview):
+            with open(files[-1][0], "ab") as file:
+                file.write(event)
             continue
-        if left is not None and entry.kind == "file":
-            left -= entry.size
+        path = steps(event.path)
+        if left is not None and path:
+            left -= event.size
             if left < 0:
                 raise LimitExceeded("too large")
-        _make(os.fsencode(root), entry, path, content)
-        if entry.kind == "symlink":
-            links[path] = entry.target
+        _make(root, event, path)
+        if event.kind == "file":
+            files.append((os.path.join(root, *path), event))
+        if event.kind == "symlink":
+            links[path] = event.target
     if any(leaves(path[:-1], target, links) for path, target in links.items()):
         raise UnsafeArchive("a link leads out")
+    for place, entry in files:
+        os.chmod(place, entry.mode & 0o777)
+        os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
 def steps(path):
@@ -91,20 +96,19 @@ def leaves(place, target, links):
     return False
 
 
-def _entries(data):
-    """All entries and their data. What is no archive is refused before any of it is made: later would do."""
-    decoder, entries = TarDecoder(), []
+def _events(data):
+    decoder = TarDecoder()
     decoder.receive_data(data)
     decoder.receive_eof()
     while (event := decoder.next_event()) is not None:
-        if isinstance(event, memoryview):
-            entries[-1][1].extend(event)
-        else:
-            entries.append((event, bytearray()))
-    return entries
+        yield event
 
 
-def _make(root, entry, path, content):
+def _make(root, entry, path):
+    if not path:
+        if entry.kind != "directory":
+            raise UnsafeArchive("no directory in the root's place")
+        return
     place = os.path.join(root, *path)
     if entry.kind in ("file", "symlink"):
         _parents(root, path[:-1])
@@ -114,9 +118,7 @@ def _make(root, entry, path, content):
             os.chmod(place, entry.mode & 0o777 | 0o700)
         case "file":
             _check_new(place)
-            Path(os.fsdecode(place)).write_bytes(content)
-            os.chmod(place, entry.mode & 0o777)
-            os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns))
+            Path(os.fsdecode(place)).touch()
         case "symlink":
             if not entry.target or entry.target.startswith(b"/"):
                 raise UnsafeArchive("an empty or absolute link")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from tailrace._core import Batch, Blake3
     from tailrace.files.tree import Compression
 
 BATCH_BYTES = 1024 * 1024
@@ -99,6 +100,19 @@ class Unpacker:
         else:
             await trio.lowlevel.checkpoint()
 
+    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
+        """Takes a batch's chunks, which are not compressed, and has the digest go over them: it has by `written`.
+
+        Cancelled: as `write`.
+        """
+        if self._gathered:
+            await self._flush()
+        await self._behind.give(batch.chunk_size, partial(self._unpack_batch, batch, digest))
+
+    async def written(self) -> None:
+        """Waits until all batches were unpacked and hashed. Cancellation changes nothing."""
+        await self._behind.wait()
+
     async def commit(self) -> None:
         """Checks that the archive is complete, and moves it in, durably. Called once, last.
 
@@ -121,6 +135,11 @@ class Unpacker:
         self._ahead.wrote(len(data))
         for piece in self._inflater.inflate(data):
             self._tree.write(piece)
+
+    def _unpack_batch(self, batch: Batch, digest: Blake3) -> None:
+        assert self._tree is not None
+        self._ahead.wrote(batch.chunk_size)
+        self._tree.write_batch(batch, digest)
 
     def _sync(self) -> None:
         assert self._place is not None

@@ -16,7 +16,7 @@ import trio
 
 from tailrace.errors import LimitExceeded, LocalProtocolError
 from tailrace.files import AtomicFile, FileBlocks, Unpacker, pack
-from tailrace.link import BatchWriterImpl, BlockReaderImpl, FileReaderImpl, FileWriterImpl
+from tailrace.link import BatchWriterImpl, BlockReaderImpl, FileReaderImpl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -102,7 +102,7 @@ class DiskWriter(BatchWriterImpl):
 
 
 @final
-class TreeWriter(FileWriterImpl):
+class TreeWriter(BatchWriterImpl):
     """Unpacks what `uploadDirectory` sends as the directory `path` below `root`, confined to it, when all is here."""
 
     def __init__(self, root: str | os.PathLike[str], path: str, *, maxsize: int | None = None) -> None:
@@ -114,6 +114,14 @@ class TreeWriter(FileWriterImpl):
     async def remote_write(self, data: bytes) -> None:
         """Unpacks beside the target."""
         await (await self._opened()).write(data)
+
+    async def write_batch(self, batch: Batch, digest: Blake3) -> None:
+        """Unpacks beside the target."""
+        await (await self._opened()).write_batch(batch, digest)
+
+    async def written(self) -> None:
+        """Waits for what is being unpacked."""
+        await (await self._opened()).written()
 
     async def remote_utime(self, accessed_modified: tuple[float, float]) -> None:
         """A tree brings its times with it."""

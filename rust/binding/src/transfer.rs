@@ -57,7 +57,7 @@ pub fn close_record<'py>(py: Python<'py>, length: u64, blake3: [u8; 32]) -> Boun
 
 /// A running digest.
 #[pyclass(module = "tailrace._core")]
-pub struct Blake3(chunk::Digest);
+pub struct Blake3(pub(crate) chunk::Digest);
 
 #[pymethods]
 impl Blake3 {

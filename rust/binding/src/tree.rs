@@ -7,7 +7,9 @@ use pyo3::types::PyBytes;
 use tailrace_files as files;
 
 use crate::buffer::Input;
-use crate::error::{system, tree};
+use crate::error::{remote, system, tree};
+use crate::log::Batch;
+use crate::transfer::Blake3;
 
 /// Packs one directory.
 #[pyclass(module = "tailrace._core")]
@@ -21,8 +23,9 @@ impl TreePacker {
         Ok(Self(files::Packer::new(owned(directory)?).map_err(tree)?))
     }
 
-    fn next_piece<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let piece = py.detach(|| self.0.next_piece()).map_err(tree)?;
+    #[pyo3(signature = (size, /))]
+    fn next_piece<'py>(&mut self, py: Python<'py>, size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let piece = py.detach(|| self.0.next_piece(size)).map_err(tree)?;
         Ok(piece.map(|piece| PyBytes::new(py, &piece)))
     }
 
@@ -51,6 +54,18 @@ impl TreeUnpacker {
     fn write(&mut self, py: Python<'_>, data: Input) -> PyResult<()> {
         let data = data.bytes();
         py.detach(|| self.0.write(data)).map_err(tree)
+    }
+
+    #[pyo3(signature = (batch, digest, /))]
+    fn write_batch(&mut self, py: Python<'_>, batch: &Batch, digest: &mut Blake3) -> PyResult<()> {
+        let chunks = batch.inner().chunks().map_err(remote)?;
+        let write = || {
+            chunks.iter().try_for_each(|chunk| {
+                digest.0.update(chunk);
+                self.0.write(chunk)
+            })
+        };
+        py.detach(write).map_err(tree)
     }
 
     fn finish(&mut self, py: Python<'_>) -> PyResult<()> {

@@ -13,5 +13,5 @@ mod pack;
 mod unpack;
 
 pub use error::TreeError;
-pub use pack::{PIECE_BYTES, Packer};
+pub use pack::Packer;
 pub use unpack::Unpacker;

@@ -12,8 +12,8 @@ use tailrace_core::tar::{Encoder, Entry, Kind};
 use crate::directories::open_directory;
 use crate::error::TreeError;
 
-/// About so large are the pieces of the stream.
-pub const PIECE_BYTES: usize = 1 << 20;
+/// Smaller files are read at once, before their size is said: they may change at any time.
+const SMALL_BYTES: usize = 1 << 20;
 /// How much more of a small file is taken than it had when it was opened: some say that they have none.
 const GROWN_BYTES: usize = 64 << 10;
 /// Names of a directory that are read at once.
@@ -59,10 +59,10 @@ impl Packer {
         })
     }
 
-    /// The next piece of the stream; `None` behind its end.
-    pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>, TreeError> {
-        while self.encoder.len() < PIECE_BYTES && !self.finished {
-            self.step()?;
+    /// The next piece of the stream, of so many bytes or a small file more; `None` behind its end.
+    pub fn next_piece(&mut self, size: usize) -> Result<Option<Vec<u8>>, TreeError> {
+        while self.encoder.len() < size && !self.finished {
+            self.step(size)?;
         }
         Ok(if self.encoder.is_empty() { None } else { Some(self.encoder.take()) })
     }
@@ -79,9 +79,9 @@ impl Packer {
         self.finished = true;
     }
 
-    fn step(&mut self) -> Result<(), TreeError> {
+    fn step(&mut self, piece: usize) -> Result<(), TreeError> {
         if let Some((file, path)) = self.large.take() {
-            return self.more(file, path);
+            return self.more(file, path, piece.saturating_sub(self.encoder.len()));
         }
         let Some(mut level) = self.levels.pop() else {
             self.finished = true;
@@ -140,20 +140,18 @@ impl Packer {
             }
         }
         let size = found.st_size as u64;
-        if size >= PIECE_BYTES as u64 {
+        if size >= SMALL_BYTES as u64 {
             self.encoder.entry(&entry(path, Kind::File(size), &found))?;
             self.large = Some((file, path.to_vec()));
             return Ok(());
         }
-        // Read before its size is said, so that a small file may change at any time.
         let data = read_into(&mut self.memory, &file, size as usize + GROWN_BYTES)?;
         self.encoder.entry(&entry(path, Kind::File(data.len() as u64), &found))?;
         Ok(self.encoder.data(data)?)
     }
 
-    /// Reads on in a file that is larger than a piece.
-    fn more(&mut self, file: OwnedFd, path: Vec<u8>) -> Result<(), TreeError> {
-        let room = PIECE_BYTES.saturating_sub(self.encoder.len());
+    /// Reads on in a large file.
+    fn more(&mut self, file: OwnedFd, path: Vec<u8>, room: usize) -> Result<(), TreeError> {
         let size = usize::try_from(self.encoder.missing()).map_or(room, |missing| missing.min(room));
         let data = read_into(&mut self.memory, &file, size).map_err(|error| error.of(&path))?;
         if data.is_empty() {

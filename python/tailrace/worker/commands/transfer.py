@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     from .command import Arguments, Context
 
-PIECE_BYTES = 1024 * 1024
-"""What is read at once: a thread's start (some 50 µs) is little beside the time that a megabyte takes."""
-
 SKIPPED_SHOWN_MAX = 20
 """How many sockets, pipes and devices of a tree are named on `header`."""
 
@@ -178,9 +175,7 @@ class DownloadDirectory:
     async def _receive(self) -> None:
         await make_directory(self._path.parent)
         async with Unpacker(self._path) as target:
-            while piece := await _read(self._reader):
-                self._budget.spend(len(piece))
-                await target.write(piece)
+            await self._reader.receive(_SpendingSink(target, self._budget))
             await target.commit()
         await self._reader.callRemote("close")
 
@@ -250,18 +245,18 @@ class _SpendingSource:
 
 @final
 class _SpendingSink:
-    """A file that comes, as far as the budget goes."""
+    """A file or a tree that comes, as far as the budget goes."""
 
-    def __init__(self, file: AtomicFile, budget: _Budget) -> None:
-        self._file = file
+    def __init__(self, target: BatchSink, budget: _Budget) -> None:
+        self._target = target
         self._budget = budget
 
     async def write_batch(self, batch: Batch, digest: Blake3) -> None:
         self._budget.spend(batch.chunk_size)
-        await self._file.write_batch(batch, digest)
+        await self._target.write_batch(batch, digest)
 
     async def written(self) -> None:
-        await self._file.written()
+        await self._target.written()
 
 
 async def _opened(path: Path) -> tuple[int, os.stat_result]:
@@ -286,10 +281,6 @@ def _open_to_read(path: Path, abandoned: threading.Event) -> tuple[int, os.stat_
         os.close(descriptor)
         raise
     return descriptor, found
-
-
-async def _read(reader: Remote) -> bytes:
-    return cast(bytes, await reader.callRemote("read", PIECE_BYTES))
 
 
 def _worker_path(context: Context, name: str) -> Path:
