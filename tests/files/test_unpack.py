@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import stat
+import struct
 import tarfile
 import threading
 
@@ -137,6 +138,23 @@ async def test_set_id_bits_are_dropped(place):
         tar.addfile(info)
     await unpack(buffer.getvalue(), place / "out")
     assert stat.S_IMODE((place / "out" / "f").stat().st_mode) == 0o777
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o666, 0o777, 0o400])
+async def test_modes_are_the_archives_whatever_a_default_acl_takes(place, mode):
+    # u::rwx, g::r-x, o::---
+    acl = struct.pack("<I" + "HHI" * 3, 2, *(1, 7, 0xFFFFFFFF), *(4, 5, 0xFFFFFFFF), *(0x20, 0, 0xFFFFFFFF))
+    try:
+        os.setxattr(place, "system.posix_acl_default", acl)
+    except OSError:
+        pytest.skip("a file system without default ACLs")
+    info = tarfile.TarInfo("d/f")
+    info.mode = mode
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(info)
+    await unpack(buffer.getvalue(), place / "out")
+    assert stat.S_IMODE((place / "out" / "d" / "f").stat().st_mode) == mode
 
 
 async def test_buildbots_root_entry_is_the_root(place):
