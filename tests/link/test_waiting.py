@@ -5,6 +5,7 @@ import itertools
 import os
 import socket
 
+import pytest
 import trio
 import trio.testing
 
@@ -255,10 +256,16 @@ def lines(count):
         yield pairs
 
 
-async def read(end, found):
-    await Rounds.here().wait_readable(end.fileno())
-    end.recv(100)
-    found.append(round(trio.current_time(), 6))
+async def read(end, found, times=1):
+    """In rounds, so many times."""
+    left = iter(range(times - 1, -1, -1))
+
+    def on_readable():
+        end.recv(100)
+        found.append(round(trio.current_time(), 6))
+        return next(left) > 0
+
+    await Rounds.here().read(end.fileno(), on_readable)
 
 
 async def test_a_round_finds_what_came_since_the_last_and_who_is_alone_waits_for_none(autojump_clock):
@@ -298,16 +305,53 @@ async def test_no_round_keeps_other_tasks_waiting(autojump_clock):
 async def test_who_is_in_a_hurry_or_gives_up_waits_for_no_round(autojump_clock):
     rounds = Rounds.here()
     with lines(1) as [(ours, theirs)]:
+        found = []
         with trio.move_on_after(1) as scope:
-            await rounds.wait_readable(ours.fileno())
+            await read(ours, found)
         assert scope.cancelled_caught
         rounds.hurry(ours.fileno())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rounds.wait_readable, ours.fileno())
+            nursery.start_soon(read, ours, found)
             await trio.testing.wait_all_tasks_blocked()
             rounds.hurry(ours.fileno())
-        theirs.send(b"x")
-        await rounds.wait_readable(ours.fileno())
+            # Whoever it is that is found in this round: the task has not run yet.
+            theirs.send(b"x")
+        assert found == []
+        await read(ours, found)
+        assert len(found) == 1
+
+
+async def test_one_who_is_read_in_rounds_sleeps_on_until_it_is_enough(autojump_clock):
+    found = []
+    with lines(1) as [(ours, theirs)]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, ours, found, 3)
+            for _ in range(3):
+                await trio.testing.wait_all_tasks_blocked()
+                theirs.send(b"x")
+                await trio.sleep(1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks == frozenset()
+            theirs.send(b"x")
+            await trio.sleep(1)
+        assert found == [0, 1, 2]
+        assert ours.recv(100) == b"x"
+
+
+async def test_what_goes_wrong_in_a_round_is_the_readers_own(autojump_clock):
+    found = []
+
+    def fail():
+        raise OSError("of the test")
+
+    with lines(2) as [(ours, theirs), (broken, its)]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, ours, found)
+            its.send(b"x")
+            with pytest.raises(OSError, match="of the test"):
+                await Rounds.here().read(broken.fileno(), fail)
+            theirs.send(b"x")
+        assert len(found) == 1
 
 
 class Reading:
@@ -334,13 +378,18 @@ async def test_what_was_moderate_is_read_in_rounds_until_somebody_waits_for_an_a
         transport = Transport(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), Reading())
         whens = []
 
-        async def receive(count):
-            for _ in range(count):
-                await transport.receive()
-                whens.append(round(trio.current_time(), 6))
+        def received():
+            whens.append(round(trio.current_time(), 6))
+            return True
+
+        async def receive():
+            # The first by itself, the next two in rounds, and that it was so little ends them.
+            for _ in range(2):
+                assert await transport.receive(received)
+                received()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive, 4)
+            nursery.start_soon(receive)
             for _ in range(3):
                 await trio.testing.wait_all_tasks_blocked()
                 theirs.send(bytes(GATHER_FROM_BYTES))
@@ -349,10 +398,10 @@ async def test_what_was_moderate_is_read_in_rounds_until_somebody_waits_for_an_a
         # The first was read at once, and so was the next, in a round of its own; what came right after that waited.
         assert whens == [0, 0, ROUND_S, 1]
         theirs.send(bytes(GATHER_FROM_BYTES))
-        await transport.receive()
+        await transport.receive(received)
         async with trio.open_nursery() as nursery:
             begun = trio.current_time()
-            nursery.start_soon(transport.receive)
+            nursery.start_soon(transport.receive, received)
             await trio.testing.wait_all_tasks_blocked()
             theirs.send(b"x")
             transport.hurry()

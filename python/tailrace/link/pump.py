@@ -126,7 +126,8 @@ class Pump:
                 await self._drain()
                 if event is not None:
                     return event
-                await self._receive()
+                await self._transport.receive()
+                self._heard = trio.current_time()
             except RemoteProtocolError:
                 await self._drain_quietly()
                 raise
@@ -296,10 +297,18 @@ class Pump:
                 return
             await self._wait_unpaused()
             try:
-                await self._receive()
+                await self._transport.receive(None if self._calls or self._pings else self._received)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._end(ConnectionLost(_broken(error)))
                 return
+            self._heard = trio.current_time()
+
+    def _received(self) -> bool:
+        """Deal with what came, as `_read` does. Whether what comes next may be dealt with so, when its time has come."""
+        self._heard = trio.current_time()
+        self._hand_on()
+        self.flush()
+        return not (self.why or self._calls or self._pings or self.dialect.receive_paused)
 
     async def _wait_unpaused(self) -> None:
         """A peer that is too far ahead is not read, and so it is not missed either."""
@@ -309,10 +318,6 @@ class Pump:
         if self._paused:
             self._paused = False
             self._heard = trio.current_time()
-
-    async def _receive(self) -> None:
-        await self._transport.receive(hurry=bool(self._calls or self._pings))
-        self._heard = trio.current_time()
 
     def _hand_on(self) -> None:
         """Not within itself: who handles an event may say something, and what that brings about is handled in turn."""

@@ -1,19 +1,23 @@
 """Who brings some, again and again, is read in rounds: all of them together, a few hundred times a second.
 
 To be woken costs more than what a moderate stream brings: a hundred of them, each woken by itself, cost twice what one
-costs that brings as much. So whoever has just brought some is looked after here next, by one poll for all. Where there
-was no round lately the next one is at once: what is alone waits for nobody.
+costs that brings as much. So whoever has just brought some is read here next: one poll finds all that have more, and
+their tasks sleep on. Where there was no round lately the next one is at once: what is alone waits for nobody.
 """
 
 from __future__ import annotations
 
 import select
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
+import attrs
 import trio
 from trio.lowlevel import Abort, RunVar
 
 from tailrace.link.here import here
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROUND_S: Final = 0.004
 """From one round to the next: nobody sees it, and an interrupt may wait for two."""
@@ -26,8 +30,8 @@ class Rounds:
     """The rounds of one run of trio."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, trio.lowlevel.Task] = {}
-        # Made when somebody waits for the first time.
+        self._readers: dict[int, _Reader] = {}
+        # Made when somebody is to be read for the first time.
         self._poll: select.epoll | None = None
 
     @staticmethod
@@ -35,28 +39,45 @@ class Rounds:
         """The ones of this run."""
         return here(_rounds, Rounds)
 
-    async def wait_readable(self, fd: int) -> None:
-        """Wait for the round that finds something to read, or for `hurry`. One task waits for each socket, and closes
-        it. Cancellation changes nothing."""
+    async def read(self, fd: int, on_readable: Callable[[], bool]) -> None:
+        """Have `on_readable` called by each round that finds something to read, until it says False, or until `hurry`.
+
+        It does not wait, and what it raises is raised here. One task reads each socket, and closes it. Cancellation
+        changes nothing.
+        """
         if self._poll is None:
             self._poll = select.epoll()
             trio.lowlevel.spawn_system_task(self._run, self._poll)
-        try:
-            self._poll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
-        except FileNotFoundError:
-            self._poll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
-        self._waiting[fd] = trio.lowlevel.current_task()
+        poll = self._poll
+        reader = self._readers[fd] = _Reader(trio.lowlevel.current_task(), on_readable)
+        poll.register(fd, select.EPOLLIN)
 
         def abort(_: object) -> Abort:
-            del self._waiting[fd]
+            del self._readers[fd]
             return Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            poll.unregister(fd)
+        if reader.error is not None:
+            raise reader.error
 
     def hurry(self, fd: int) -> None:
-        """Who waits for this one need not wait any longer, if anybody does."""
-        if (task := self._waiting.pop(fd, None)) is not None:
-            trio.lowlevel.reschedule(task)
+        """Who is read here need not be any longer, if anybody is."""
+        if (reader := self._readers.pop(fd, None)) is not None:
+            trio.lowlevel.reschedule(reader.task)
+
+    def _read(self, fd: int) -> None:
+        # Whose task was woken is read here no more, though it has not run yet.
+        if (reader := self._readers.get(fd)) is None:
+            return
+        try:
+            goes_on = reader.on_readable()
+        except Exception as error:
+            reader.error, goes_on = error, False
+        if not goes_on:
+            self.hurry(fd)
 
     async def _run(self, poll: select.epoll) -> None:
         try:
@@ -64,7 +85,7 @@ class Rounds:
                 await trio.lowlevel.wait_readable(poll.fileno())
                 while found := poll.poll(0, _ROUND_MOST):
                     for fd, _what in found:
-                        self.hurry(fd)
+                        self._read(fd)
                     if len(found) == _ROUND_MOST:
                         await trio.lowlevel.checkpoint()
                     else:
@@ -72,6 +93,14 @@ class Rounds:
         finally:
             self._poll = None
             poll.close()
+
+
+@final
+@attrs.define
+class _Reader:
+    task: trio.lowlevel.Task
+    on_readable: Callable[[], bool]
+    error: Exception | None = None
 
 
 _rounds: RunVar[Rounds | None] = RunVar("tailrace.link.rounds")

@@ -62,17 +62,18 @@ class Transport:
         self._rounds = Rounds.here()
         self._is_sending = False
 
-    async def receive(self, *, hurry: bool = False) -> bool:
+    async def receive(self, received: Callable[[], bool] | None = None) -> bool:
         """Hands on what comes next, at least a byte. False: the peer will send no more, and the dialect knows it.
 
-        `hurry`: somebody waits for an answer. Cancellation changes nothing.
+        `received`: deals with what came, as the caller does when this returns, and says whether more may be received
+        before that; `None`: somebody waits for an answer. Cancellation changes nothing.
 
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: the transport is of no more use.
         """
-        gathers = 0 if hurry or self._brought < GATHER_FROM_BYTES else self._dialect.receive_gathers
+        gathers = 0 if received is None or self._brought < GATHER_FROM_BYTES else self._dialect.receive_gathers
         if self._socket is not None and self._direct is not None:
-            self._brought = await self._receive_directly(self._socket, self._direct, gathers)
+            self._brought = await self._receive_directly(self._socket, self._direct, gathers, received)
         else:
             self._brought = await self._receive(gathers)
         # What is read in rounds has its turns there.
@@ -129,10 +130,12 @@ class Transport:
             self._in_flood = in_flood
             self._gate.note(self, in_flood=in_flood)
 
-    async def _receive_directly(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int:
+    async def _receive_directly(
+        self, receiver: trio.socket.SocketType, direct: Direct, gathers: int, received: Callable[[], bool] | None
+    ) -> int:
         try:
-            if gathers and self._brought < ROUND_BYTES:
-                count = await self._receive_in_round(receiver, direct)
+            if gathers and received is not None and self._brought < ROUND_BYTES:
+                count = await self._receive_in_rounds(receiver, direct, received)
             else:
                 await self._wait_readable(receiver, gathers)
                 count = await self._receive_in_turn(receiver, direct, gathers) if gathers else None
@@ -144,10 +147,20 @@ class Transport:
             self._dialect.receive_eof()
         return count
 
-    async def _receive_in_round(self, receiver: trio.socket.SocketType, direct: Direct) -> int | None:
+    async def _receive_in_rounds(
+        self, receiver: trio.socket.SocketType, direct: Direct, received: Callable[[], bool]
+    ) -> int | None:
+        """Receives for as long as what comes is moderate. How much came last; `None`: nothing yet."""
         self._set_low_water(receiver, 1)
-        await self._rounds.wait_readable(receiver.fileno())
-        return direct.receive_from(receiver.fileno(), ROUND_BYTES)
+        fd, count = receiver.fileno(), None
+
+        def receive() -> bool:
+            nonlocal count
+            count = direct.receive_from(fd, ROUND_BYTES)
+            return count is None or (GATHER_FROM_BYTES <= count < ROUND_BYTES and received())
+
+        await self._rounds.read(fd, receive)
+        return count
 
     async def _receive_in_turn(self, receiver: trio.socket.SocketType, direct: Direct, gathers: int) -> int | None:
         if not self._gate.is_needed:
