@@ -5,28 +5,38 @@ from __future__ import annotations
 from typing import final
 
 import trio
+from trio.lowlevel import Abort
 
 
 @final
 class Bell:
-    """Rings again and again. An `Event` that is replaced whenever it is set, but made only when somebody waits."""
+    """Rings again and again: an `Event` that is replaced whenever it is set."""
 
-    __slots__ = ("_next",)
+    __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._next: trio.Event | None = None
+        self._waiting: set[trio.lowlevel.Task] | None = None
 
     def ring(self) -> None:
         """Wake all who wait now."""
-        if self._next is not None:
-            self._next.set()
-            self._next = None
+        if self._waiting:
+            waiting, self._waiting = self._waiting, None
+            for task in waiting:
+                trio.lowlevel.reschedule(task)
 
     async def wait(self) -> None:
         """Wait for the next time. Cancellation changes nothing."""
-        if self._next is None:
-            self._next = trio.Event()
-        await self._next.wait()
+        task = trio.lowlevel.current_task()
+        if self._waiting is None:
+            self._waiting = set()
+        waiting = self._waiting
+        waiting.add(task)
+
+        def abort(_: object) -> Abort:
+            waiting.discard(task)
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 @final

@@ -107,7 +107,9 @@ class Inflow(_Flow["Incoming"]):
             ConnectionLost: it is lost for good.
         """
         while True:
-            stream = await self._wait_stream()
+            stream = self._stream
+            if stream is None or self.error is not None:
+                stream = await self._wait_stream()
             try:
                 batch = await stream.take(max_bytes)
             except ConnectionLost:
