@@ -254,8 +254,9 @@ class Batch:
         self,
     ) -> list[tuple[str, str | None]]: ...  # which (channel, log name) occur, in order of first occurrence
     def channel_bytes(self, channel: str, name: str | None = None, /) -> bytes: ...  # all data of one channel, joined
-    def channel_tail(self, channel: str, name: str | None, carry: bytes, /) -> bytes: ...
-    # ^ the bytes at the end of carry + that channel's data that begin a UTF-8 character without finishing it (0-3)
+    def tails(self, begun: dict[tuple[str, str | None], bytes], /) -> dict[tuple[str, str | None], bytes]: ...
+    # ^ of each channel that occurs: the bytes (0-3) at the end of what begun has for it + its data that begin a UTF-8
+    #   character without finishing it; channels without any are left out
     def updates(self) -> dict[str, Value]: ...  # all update records merged, later ones win
     def gaps(self) -> list[Gap]: ...
     @property

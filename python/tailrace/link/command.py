@@ -91,6 +91,7 @@ class Command:
         self._upload = Inflow() if objects.writer is not None else None
         self._download = Outflow() if objects.reader is not None else None
         self._raised: RemoteError | None = None
+        self._failure: Failure = RemoteError("RemoteProtocolError", "the journal ended without a completion")
         self._damaged = False
         self._held: Batch | None = None
         # Offsets of the journal: handed to the Impl, taken by it, safe with it, and the end, once it is known.
@@ -246,24 +247,21 @@ class Command:
 
     async def _follow(self) -> Failure:
         """Take the journal to its end; what `remote_complete` is to be told."""
-        failure: Failure = RemoteError("RemoteProtocolError", "the journal ended without a completion")
         try:
             while (batch := await self._journal.take(self._line.limits.update_bytes_max)) is not None:
                 if self._counts:
                     self._ledger.add(batch)
                 for part in self._parts(batch):
-                    failure = _failure(part) if part.complete else failure
                     await self._show(part)
             if self._held is not None:
-                failure = _failure(self._held)
                 await self._show(self._held)
         except RemoteProtocolError as error:
             # Records that are none.
             self._line.breach(error)
-            failure = self._line.lost()
+            self._failure = self._line.lost()
         except (RemoteError, ConnectionLost) as error:
-            failure = error
-        return failure if isinstance(failure, ConnectionLost) else self._raised or failure
+            self._failure = error
+        return self._failure if isinstance(self._failure, ConnectionLost) else self._raised or self._failure
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """As the Impl is to see them: what `complete` ends together with the receipt behind it."""
@@ -288,7 +286,8 @@ class Command:
 
     async def _show(self, part: Batch) -> None:
         """To the Impl, and give credit back when it has returned."""
-        receipt = part.receipt()
+        is_last = part.complete
+        receipt = part.receipt() if is_last else None
         agrees = None if receipt is None else not self._counts or self._agrees(receipt)
         if agrees is False:
             log.warning("command %s is damaged: the worker's receipt is not what was received", self.id)
@@ -301,7 +300,8 @@ class Command:
                 raised.report("command %s: remote_update raised", self.id)
                 self._raised = RemoteError(*describe(raised.error))
                 self._host.interrupt(self, f"remote_update raised {raised}")
-        if part.complete:
+        if is_last:
+            self._failure = _failure(part)
             # The end is taken when `remote_complete` has returned: until then a worker keeps it.
             self._final = part.end
         else:

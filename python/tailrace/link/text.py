@@ -9,7 +9,7 @@ from tailrace._core import Batch
 from tailrace.messages import Updates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tailrace.messages import Channel
 
@@ -33,30 +33,20 @@ class Transcript:
         stateless = type(decoder).getstate is codecs.IncrementalDecoder.getstate
         self._decodes = not self._scans and not stateless
 
-    def updates(self, batch: Batch, receipt_agrees: bool | None = None) -> Iterator[Updates]:
+    def updates(self, batch: Batch, receipt_agrees: bool | None = None) -> Iterable[Updates]:
         """The calls that tell of this batch: mostly one. What waits is let go with the one that has `rc`."""
         if self._decodes:
-            yield from self._decoded(batch, receipt_agrees)
-            return
-        if not self._scans:
-            yield Updates(batch, encoding=self._encoding, receipt_agrees=receipt_agrees)
-            return
-        present = batch.channels()
-        begun, kept = self._kept, {}
-        for channel in present:
-            if tail := batch.channel_tail(*channel, begun.get(channel, b"")):
-                kept[channel] = tail
-        last = bool(begun or kept) and _is_last(batch)
-        if begun or (kept and not last):
-            yield from self._carried(batch, present, kept, last, receipt_agrees)
-        else:
-            yield Updates(batch, encoding=self._encoding, receipt_agrees=receipt_agrees)
+            return self._decoded(batch, receipt_agrees)
+        if self._scans:
+            kept = batch.tails(self._kept)
+            if self._kept or (kept and not _is_last(batch)):
+                return self._carried(batch, kept, receipt_agrees)
+        return (Updates(batch, encoding=self._encoding, receipt_agrees=receipt_agrees),)
 
-    def _carried(
-        self, batch: Batch, present: list[Channel], kept: dict[Channel, bytes], last: bool, agrees: bool | None
-    ) -> Iterator[Updates]:
+    def _carried(self, batch: Batch, kept: dict[Channel, bytes], agrees: bool | None) -> Iterator[Updates]:
         """With bytes that wait. Those of channels that are not in this batch wait on, or go along with the last."""
         begun, self._kept = self._kept, {}
+        present, last = batch.channels(), _is_last(batch)
         others = {channel: tail for channel, tail in begun.items() if channel not in present}
         if not last:
             self._kept = {**others, **kept}

@@ -179,16 +179,19 @@ impl Batch {
         joined(py, &self.0.data(channel_named(channel, name)?).map_err(remote)?)
     }
 
-    #[pyo3(signature = (channel, name, carry, /))]
-    fn channel_tail<'py>(
-        &self,
-        py: Python<'py>,
-        channel: &str,
-        name: Option<&str>,
-        carry: &[u8],
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let tail = self.0.channel_tail(channel_named(channel, name)?, carry).map_err(remote)?;
-        Ok(PyBytes::new(py, &tail))
+    #[pyo3(signature = (begun, /))]
+    fn tails<'py>(&self, py: Python<'py>, begun: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+        let tails = PyDict::new(py);
+        for channel in self.0.channels().map_err(remote)? {
+            let key = (channel.as_str(), channel.name());
+            let carry = if begun.is_empty() { None } else { begun.get_item(key)? };
+            let carry = carry.as_ref().map_or(Ok(&b""[..]), |carry| carry.extract())?;
+            let tail = self.0.channel_tail(channel, carry).map_err(remote)?;
+            if !tail.is_empty() {
+                tails.set_item(key, PyBytes::new(py, &tail))?;
+            }
+        }
+        Ok(tails)
     }
 
     fn updates<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
