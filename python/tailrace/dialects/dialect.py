@@ -99,7 +99,10 @@ class Direct(Protocol):
         `None`: there is nothing yet."""
 
     def send_to(self, fd: int, max_bytes: int, /) -> bool:
-        """Sends what `data_to_send` would give, at most about so much. False: there is more, or the socket is full."""
+        """Sends what `data_to_send` would give, at most about so much. False: there is more, or the socket is full.
+
+        What tells the peer nothing that it needs to know yet may wait, and goes along with what is sent next.
+        """
 
 
 class TakesBlocks(Protocol):

@@ -233,8 +233,11 @@ impl Session {
     }
 }
 
-/// Sends what there is, at most about `max` bytes. Whether that was all.
+/// Sends what there is, at most about `max` bytes. Whether that was all, but for what can wait.
 fn send(session: &mut session::Session, fd: i32, max: usize) -> io::Result<bool> {
+    if !session.is_urgent() {
+        return Ok(true);
+    }
     let mut sent = 0;
     while sent < max {
         let slices = session.data_to_send(SEND_BYTES);

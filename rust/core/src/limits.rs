@@ -33,5 +33,8 @@ pub const STREAM_QUEUE_BYTES_MAX: usize = 256 << 10;
 /// Bytes that a receiver lends, all streams together, to records that are larger than their stream's window: enough for
 /// four of the largest, so that three whose consumers stall do not stop the next one.
 pub const LENT_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a stream of which the peer need not know yet that they were taken, or are safe: a WINDOW for each few pieces of a
+/// log, and a small part of what a worker keeps of it anyway.
+pub const UNTOLD_BYTES_MAX: u64 = 256 << 10;
 /// What one stream may send before the next has its turn.
 pub const QUANTUM_BYTES: usize = 64 << 10;

@@ -216,6 +216,13 @@ impl Session {
         slices
     }
 
+    /// Whether there is anything to send but WINDOWs that can wait for something else to go along with. Who sends only then is a
+    /// good peer, with fewer packets.
+    pub fn is_urgent(&self) -> bool {
+        let is_open = matches!(self.phase, Phase::Open);
+        self.outbox.queued() > 0 || (is_open && (self.incoming.is_urgent() || self.outgoing.is_urgent()))
+    }
+
     /// The transport took only the first `sent` bytes of what `data_to_send` gave last: the rest comes again.
     pub fn put_back(&mut self, mut slices: Vec<Bytes>, mut sent: usize) {
         slices.retain_mut(|slice| {

@@ -14,7 +14,7 @@
 //! beyond the stream's window and the connection's, from a budget that a peer cannot raise.
 
 use crate::error::{ProtocolError, UsageError};
-use crate::limits::{LENT_BYTES_MAX, OPEN_COST};
+use crate::limits::{LENT_BYTES_MAX, OPEN_COST, UNTOLD_BYTES_MAX};
 use crate::varint;
 
 /// A stream starts with this part of the connection's window: half of it is left when 256 streams stall at once.
@@ -204,6 +204,14 @@ impl ReceiveWindow {
     /// Whether a WINDOW is due: a higher limit at once (grants are lumps), the rest when nothing is left to take.
     pub fn is_due(&self, drained: bool) -> bool {
         self.now.limit > self.told.limit || (drained && self.now != self.told)
+    }
+
+    /// Whether a WINDOW that is due may wait until something else is sent: the peer has more than half left of what the last one
+    /// let through, and knows of almost all that was taken and is safe.
+    pub fn can_wait(&self) -> bool {
+        let untold = (self.now.next - self.told.next).max(self.now.durable - self.told.durable);
+        let let_through = self.told.limit - self.told.next;
+        untold < UNTOLD_BYTES_MAX && self.available() > let_through / 2
     }
 
     /// The numbers for a WINDOW that is sent now.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use support::{Pair, events, hex, master_config, record, worker_config};
 use tailrace_core::event::Event;
 use tailrace_core::frame::StreamRole::{Journal, Upload};
-use tailrace_core::limits::RECORD_BYTES_MAX;
+use tailrace_core::limits::{RECORD_BYTES_MAX, UNTOLD_BYTES_MAX};
 
 /// The worker's stream takes whatever it has room for, of an endless sequence of records.
 struct Source {
@@ -124,6 +124,34 @@ fn a_record_larger_than_every_window_arrives() {
         }
         assert!(end >= 2 * large.len() as u64, "{end} of {} with {stream_window}, {connection_window}", large.len());
     }
+}
+
+#[test]
+fn a_stream_with_much_room_is_told_of_seldom_and_with_whatever_is_said() {
+    let mut pair = Pair::open();
+    pair.waits = true;
+    let (stream, piece) = (pair.worker.open(Journal, "c", 0).unwrap(), record(64_000));
+    let (mut end, mut told, mut windows) = (0, 0, 0);
+    for round in 0..100 {
+        assert!(pair.worker.room(stream).unwrap() >= piece.len());
+        pair.worker.write(stream, &piece).unwrap();
+        pair.pump();
+        end = consume(&mut pair, stream);
+        if round % 10 == 9 {
+            pair.worker.ping(round).unwrap();
+        }
+        for event in pair.heard().0 {
+            if let Event::StreamProgress { next, durable, .. } = event {
+                assert_eq!(next, durable);
+                (told, windows) = (next, windows + 1);
+            }
+        }
+        assert!(end - told < UNTOLD_BYTES_MAX && (round % 10 < 9 || end == told), "{told} of {end}");
+    }
+    assert!((20..=35).contains(&windows), "{windows}");
+    pair.worker.end(stream).unwrap();
+    let last = Event::StreamProgress { stream, next: end, durable: end, done: true };
+    assert!(pair.heard().0.contains(&last));
 }
 
 #[test]
@@ -263,10 +291,17 @@ proptest! {
     /// Whatever happens in whatever order: bytes in are bytes out, limits hold (the sessions are each other's judges, and
     /// debug builds check the sums), and when everybody goes on, everything arrives.
     #[test]
-    fn bytes_in_are_bytes_out(steps in steps(), stream_window in 1..2000u64, connection_window in 64..6000u64, piece in 1..300usize) {
+    fn bytes_in_are_bytes_out(
+        steps in steps(),
+        stream_window in 1..2000u64,
+        connection_window in 64..6000u64,
+        piece in 1..300usize,
+        waits in any::<bool>(),
+    ) {
         let mut master = master_config();
         (master.stream_window, master.connection_window) = (stream_window, connection_window);
         let mut pair = Pair::open_with(worker_config(), master);
+        pair.waits = waits;
         let streams: Vec<u64> = (0..3).map(|n| pair.worker.open(Journal, &n.to_string(), 0).unwrap()).collect();
         pair.pump();
         let mut models: Vec<Model> = streams.iter().map(|_| Model::default()).collect();
@@ -279,6 +314,7 @@ proptest! {
                         pair.master.receive_data(part);
                     }
                 }
+                Step::CarryBack if waits && !pair.master.is_urgent() => {}
                 Step::CarryBack => {
                     let bytes = support::sent(&mut pair.master);
                     pair.worker.receive_data(&bytes);

@@ -34,6 +34,8 @@ pub(super) struct Incoming {
     pool: Pool,
     /// Streams with a WINDOW to send.
     windows: VecDeque<u64>,
+    /// One of them cannot wait.
+    is_urgent: bool,
     /// Streams that wait for a loan.
     borrowers: VecDeque<u64>,
     messages: VecDeque<u64>,
@@ -54,6 +56,7 @@ impl Incoming {
             connection: ConnectionWindow::new(connection_window),
             pool: Pool::new(connection_window),
             windows: VecDeque::new(),
+            is_urgent: false,
             borrowers: VecDeque::new(),
             messages: VecDeque::new(),
             ended: VecDeque::new(),
@@ -265,6 +268,7 @@ impl Incoming {
             }
             return Some(Frame::Window { stream, next: told.next, durable: told.durable, limit: told.limit });
         }
+        self.is_urgent = false;
         None
     }
 
@@ -273,6 +277,11 @@ impl Incoming {
         let limit = self.connection.due()?;
         self.connection.tell(limit);
         Some(Frame::Credit { limit })
+    }
+
+    /// Whether a WINDOW or a CREDIT is due that cannot wait until something else is sent.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.is_urgent || self.connection.due().is_some()
     }
 
     /// The sums are what they are sums of. Called where anything may have changed; costs nothing in release builds.
@@ -344,6 +353,7 @@ impl Incoming {
         {
             self.windows.push_back(stream);
         }
+        self.is_urgent |= state.window_queued && (state.is_finished() || !state.window.can_wait());
     }
 
     /// Something was given back: those who wait ask again, in their order.

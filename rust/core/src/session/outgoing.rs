@@ -324,6 +324,11 @@ impl Outgoing {
         self.streams.values().map(SendStream::queued).sum()
     }
 
+    /// Whether a stream has something to send, credit or not.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.waiting.is_empty() || !self.ring.is_empty()
+    }
+
     /// Streams that are not over.
     pub(super) fn count(&self) -> usize {
         self.streams.len()

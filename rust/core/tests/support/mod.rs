@@ -34,6 +34,8 @@ pub struct Pair {
     pub at_master: Vec<Event>,
     /// The wire carries at most this many bytes at a time.
     pub piece: usize,
+    /// What can wait is not sent by itself.
+    pub waits: bool,
 }
 
 impl Pair {
@@ -44,6 +46,7 @@ impl Pair {
             at_worker: Vec::new(),
             at_master: Vec::new(),
             piece: usize::MAX,
+            waits: false,
         }
     }
 
@@ -64,8 +67,9 @@ impl Pair {
     /// Carries bytes both ways until there are no more.
     pub fn pump(&mut self) {
         loop {
-            let there = carry(&mut self.worker, &mut self.master, self.piece);
-            let back = carry(&mut self.master, &mut self.worker, self.piece);
+            let [goes, comes] = [&self.worker, &self.master].map(|session| !self.waits || session.is_urgent());
+            let there = if goes { carry(&mut self.worker, &mut self.master, self.piece) } else { 0 };
+            let back = if comes { carry(&mut self.master, &mut self.worker, self.piece) } else { 0 };
             self.at_worker.extend(events(&mut self.worker));
             self.at_master.extend(events(&mut self.master));
             if there + back == 0 {
