@@ -261,6 +261,9 @@ class WorkerConnection:
         """The first call: when it is answered the master has taken this worker."""
         try:
             self._handler.attached(self._master)
+            if self._pump.dialect.eof_to_send:
+                # The master has closed right behind the login, which `run` is about to find.
+                await self._ended.wait()
             await self._pump.call(Held(tuple(holding.describe() for holding in self._held())))
         except ConnectionLost as error:
             why = self._pump.why

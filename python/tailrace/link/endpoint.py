@@ -163,12 +163,12 @@ async def connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> trio.abc.St
 
 
 def tune(stream: trio.abc.Stream) -> None:
-    """TCP as the wire wants it: small frames at once, little unsent data in the kernel, its own receive window."""
+    """TCP as the wire wants it: little unsent data in the kernel, its own receive window, and, as trio has it anyway,
+    small frames at once."""
     inner = below_tls(stream)
-    if isinstance(inner, trio.SocketStream) and inner.socket.family != socket.AF_UNIX:
-        # A peer that is gone already is found out by reading.
+    if isinstance(inner, trio.SocketStream):
+        # A Unix socket has nothing of it. A peer that is gone already is found out by reading.
         with contextlib.suppress(OSError):
-            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
 
 

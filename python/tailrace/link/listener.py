@@ -142,7 +142,7 @@ class Listener:
             await old.resume(pump, peer)
             return
         connection = self._connection_class(pump, workerName=login.name, instance=login.instance, peer=peer)
-        if not await self._make_place(connection):
+        if not await self._make_place(connection, pump):
             await pump.hang_up()
             return
         connection.notifyOnDisconnect(lambda: self._forget(connection))
@@ -196,9 +196,12 @@ class Listener:
         _expect(LoggedIn, await pump.exchange())
         return asked
 
-    async def _make_place(self, new: Connection) -> bool:
+    async def _make_place(self, new: Connection, pump: Pump) -> bool:
         """One connection for each name: the same instance wins at once, another one if the old does not answer."""
         name = new.workerName
+        if name in self._attached:
+            # It may take a while.
+            await pump.speak()
         while (old := self._attached.get(name)) is not None:
             if not old.is_same_worker(new) and await old.answers(self._limits.duplicate_timeout_s):
                 text = f"{name!r} is attached from {old.peer}"

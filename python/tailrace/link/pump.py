@@ -114,7 +114,9 @@ class Pump:
     # the login, before `run`
 
     async def exchange(self) -> Event:
-        """Send what there is to send, and wait for the next event. Cancelled: the connection is of no more use.
+        """The next event. What there is to send is sent before it is waited for, and else with what is said next.
+
+        Cancelled: the connection is of no more use.
 
         Raises:
             RemoteProtocolError: the peer broke the protocol.
@@ -122,10 +124,9 @@ class Pump:
         """
         while True:
             try:
-                event = self.dialect.next_event()
-                await self._drain()
-                if event is not None:
+                if (event := self.dialect.next_event()) is not None:
                     return event
+                await self._drain()
                 await self._transport.receive()
                 self._heard = trio.current_time()
             except RemoteProtocolError:
@@ -133,6 +134,10 @@ class Pump:
                 raise
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ConnectionLost(_broken(error)) from error
+
+    async def speak(self) -> None:
+        """Send what is left of the login, before something else is waited for. Cancelled: as `exchange`."""
+        await self._drain_quietly()
 
     async def hang_up(self) -> None:
         """Instead of `run`: send what is left and close the transport, within `close_timeout_s`, whatever happens."""
@@ -289,24 +294,22 @@ class Pump:
     # ------------------------------------------------------------ reading
 
     async def _read(self) -> None:
-        while True:
-            self._hand_on()
-            # What came may have made answers without an event: a pong.
-            self.flush()
-            if self.why is not None:
-                return
+        # What is left to send of the login goes with what is said first, as always something is.
+        self._hand_on()
+        while self.why is None:
             await self._wait_unpaused()
             try:
                 await self._transport.receive(None if self._calls or self._pings else self._received)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._end(ConnectionLost(_broken(error)))
                 return
-            self._heard = trio.current_time()
+            self._received()
 
     def _received(self) -> bool:
-        """Deal with what came, as `_read` does. Whether what comes next may be dealt with so, when its time has come."""
+        """Deal with what came. Whether what comes next can be dealt with when its time has come."""
         self._heard = trio.current_time()
         self._hand_on()
+        # It may have made answers without an event: a pong.
         self.flush()
         return not (self.why or self._calls or self._pings or self.dialect.receive_paused)
 
