@@ -1,6 +1,7 @@
 //! What the writer of a log and its readers share.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -16,7 +17,12 @@ pub(crate) struct Live {
     pub directory: Directory,
     now: Mutex<Now>,
     recent: Mutex<Recent>,
+    /// How many readers there are. Who syncs has the log too, for a moment, and reads nothing.
+    readers: AtomicUsize,
 }
+
+/// What a writer shows of itself, and one reader: from more on, readers share what they read.
+const ALONE: usize = 2;
 
 /// What is kept of the blocks that were read last, by whomever.
 const RECENT_BYTES: usize = 4 << 20;
@@ -58,7 +64,24 @@ pub(crate) struct Active {
 
 impl Live {
     pub(crate) fn new(directory: Directory, now: Now) -> Self {
-        Self { directory, now: Mutex::new(now), recent: Mutex::default() }
+        Self { directory, now: Mutex::new(now), recent: Mutex::default(), readers: AtomicUsize::new(0) }
+    }
+
+    /// One reader more.
+    pub(crate) fn enter(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less. Who is alone then keeps nothing for others.
+    pub(crate) fn leave(&self) {
+        if self.readers.fetch_sub(1, Ordering::Relaxed) <= ALONE + 1 {
+            self.recent().clear();
+        }
+    }
+
+    /// Whether readers share what they read.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > ALONE
     }
 
     /// Held for moments only, never over I/O.

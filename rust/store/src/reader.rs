@@ -24,8 +24,6 @@ pub struct LogReader {
     block: (u64, Bytes),
 }
 
-/// A writer, what it shows of itself, and one reader have a log: from more on, readers share what they read.
-const ALONE: usize = 3;
 /// Records of one block that are a batch by themselves where readers share: together with the next they would be copied.
 const SHARED_BYTES_MIN: usize = 32 << 10;
 
@@ -83,6 +81,7 @@ impl LogReader {
     }
 
     pub(crate) fn new(live: Arc<Live>) -> Self {
+        live.enter();
         Self { live, open: None, block: (0, Bytes::new()) }
     }
 
@@ -152,7 +151,7 @@ impl LogReader {
             length += taken;
             let all = taken == rest.len();
             parts.push(rest.slice(..taken));
-            if !all || length >= max || (length >= SHARED_BYTES_MIN && self.shares()) {
+            if !all || length >= max || (length >= SHARED_BYTES_MIN && self.live.is_shared()) {
                 break;
             }
         }
@@ -372,7 +371,7 @@ impl LogReader {
     fn take_up(&mut self, block: &Block) -> Result<Bytes, StoreError> {
         let records = self.records(block)?;
         self.block = (block.offset(), records.clone());
-        if self.shares() {
+        if self.live.is_shared() {
             self.live.recent().keep(self.block.0, &records);
         }
         Ok(records)
@@ -391,7 +390,7 @@ impl LogReader {
             return;
         }
         self.block = (offset, Bytes::new());
-        if self.shares() {
+        if self.live.is_shared() {
             // Most of what follows is read by others.
             self.open = None;
         }
@@ -402,14 +401,9 @@ impl LogReader {
         offset >= *begin && offset - begin < records.len() as u64
     }
 
-    /// Whether others read the same log.
-    fn shares(&self) -> bool {
-        Arc::strong_count(&self.live) > ALONE
-    }
-
     /// Whether another reader has just read the block that holds `offset`, which is at hand then.
     fn finds_recent(&mut self, offset: u64) -> bool {
-        let found = if self.shares() { self.live.recent().find(offset) } else { None };
+        let found = if self.live.is_shared() { self.live.recent().find(offset) } else { None };
         found.map(|block| self.block = block).is_some()
     }
 
@@ -440,8 +434,6 @@ impl Open {
 
 impl Drop for LogReader {
     fn drop(&mut self) {
-        if Arc::strong_count(&self.live) <= ALONE + 1 {
-            self.live.recent().clear();
-        }
+        self.live.leave();
     }
 }

@@ -260,6 +260,21 @@ fn a_follower_sees_every_append_across_segments_and_the_end() {
 }
 
 #[test]
+fn who_reads_alone_keeps_nothing_for_others_also_while_the_log_is_synced() {
+    let (directory, mut model) = (Directory::new(), Model::default());
+    let mut writer = LogWriter::create(directory.path(), 1 << 20).unwrap();
+    append(&mut writer, &mut model, &[(0, 2, 4000, 0)]);
+    let [_seen, mut first, mut second] = [writer.reader(), writer.reader(), writer.reader()];
+    let syncing = writer.syncing();
+    let read = first.batch(0, 1 << 20).unwrap();
+    assert_eq!(second.at_hand(0, 1 << 20).unwrap(), read);
+    first.batch(model.bytes.len() as u64, 1).unwrap();
+    drop(second);
+    assert_eq!(first.at_hand(0, 1 << 20).unwrap(), None);
+    syncing.run().unwrap();
+}
+
+#[test]
 fn a_sealed_segment_is_read_on_under_a_reader_that_had_it_open() {
     let directory = Directory::new();
     let mut model = Model::default();
