@@ -113,14 +113,15 @@ impl Incoming {
             return Err(ProtocolError::new(5, format!("DATA at {offset} of stream {stream}, which is at {arrived}")));
         }
         let allowed = payload.get(..room.min(state.window.available()) as usize).unwrap_or(payload);
-        state.window.arrive(allowed.len() as u64)?;
-        let pushed = if state.state == ReceiveState::Stopped { Ok(()) } else { state.push(allowed) };
-        if !state.abandoned && state.newly_readable() {
-            events.push_back(Event::StreamReadable { stream });
-        }
         let is_dropped = state.state == ReceiveState::Stopped;
-        self.connection.arrive(allowed.len() as u64)?;
-        pushed?;
+        self.arrive(
+            stream,
+            allowed.len() as u64,
+            events,
+            |state| {
+                if is_dropped { Ok(()) } else { state.push(allowed) }
+            },
+        )?;
         if allowed.len() < payload.len() {
             return Err(ProtocolError::new(
                 5,
@@ -146,14 +147,7 @@ impl Incoming {
 
     /// So many bytes were put into the buffer of a stream.
     pub(super) fn placed(&mut self, stream: u64, n: u64, events: &mut VecDeque<Event>) -> Result<(), ProtocolError> {
-        let Some(state) = self.streams.get_mut(&stream) else { return Ok(()) };
-        state.window.arrive(n)?;
-        let pushed = state.pushed();
-        if !state.abandoned && state.newly_readable() {
-            events.push_back(Event::StreamReadable { stream });
-        }
-        self.connection.arrive(n)?;
-        pushed?;
+        self.arrive(stream, n, events, ReceiveStream::pushed)?;
         self.refresh(stream);
         Ok(())
     }
@@ -313,6 +307,24 @@ impl Incoming {
             return Err(ProtocolError::new(5, format!("stream {stream} was never opened")));
         }
         Ok(self.streams.get_mut(&stream).filter(|state| state.state != ReceiveState::Closed))
+    }
+
+    /// `n` bytes have arrived, for which there is credit, and are pushed.
+    fn arrive(
+        &mut self,
+        stream: u64,
+        n: u64,
+        events: &mut VecDeque<Event>,
+        push: impl FnOnce(&mut ReceiveStream) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        let Some(state) = self.streams.get_mut(&stream) else { return Ok(()) };
+        state.window.arrive(n)?;
+        let pushed = push(state);
+        if !state.abandoned && state.newly_readable() {
+            events.push_back(Event::StreamReadable { stream });
+        }
+        self.connection.arrive(n)?;
+        pushed
     }
 
     fn known(&mut self, stream: u64) -> Result<Option<&mut ReceiveStream>, UsageError> {
