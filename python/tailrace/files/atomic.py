@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 BATCH_BYTES = 1024 * 1024
 """Small writes are gathered up to this: a thread's start (some 50 µs) is little beside what a megabyte takes."""
 
-BEHIND_BYTES_MAX = 4 * 1024 * 1024
-"""What may wait to be written: as much as arrives while the disk hesitates."""
-
 
 @final
 class AtomicFile:
@@ -54,7 +51,7 @@ class AtomicFile:
         self._temporary = self._path.with_name(temporary_name(self._path.name))
         self._descriptor = -1
         self._gathered = bytearray()
-        self._behind = Behind(BEHIND_BYTES_MAX)
+        self._behind = Behind()
         # It is `fdatasync`, not only the beginning of a write-back: a disk that has a cache of its own empties it too.
         self._ahead = SyncAhead(lambda: os.fdatasync(self._descriptor))
 

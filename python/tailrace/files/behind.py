@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
 
+BYTES_MAX = 4 * 1024 * 1024
+"""What may wait: as much as arrives while the disk hesitates."""
+
+
 @final
 class Behind:
     """One thread's work, at most about `bytes_max` behind what was given.
@@ -23,7 +27,7 @@ class Behind:
     and nobody waits for it who has not too much behind.
     """
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int = BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         self._work: deque[tuple[int, Callable[[], None]]] = deque()
         # Each is written by one side only: by the task, and by the thread.

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from tailrace.files.tree import Compression
 
 BATCH_BYTES = 1024 * 1024
-BEHIND_BYTES_MAX = 4 * 1024 * 1024
-"""What may wait to be unpacked: as much as arrives while the disk hesitates."""
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -78,7 +76,7 @@ class Unpacker:
         self._gathered = bytearray()
         self._place: _Place | None = None
         self._tree: TreeUnpacker | None = None
-        self._behind = Behind(BEHIND_BYTES_MAX)
+        self._behind = Behind()
         self._ahead = SyncAhead(self._sync)
 
     async def __aenter__(self) -> Self:
