@@ -20,6 +20,11 @@ use crate::varint;
 /// A stream starts with this part of the connection's window: half of it is left when 256 streams stall at once.
 const FLOOR_PART: u64 = 512;
 
+/// Credit is given in lumps of these parts of a window: to a stream whose receiver is behind, where more that is under way only
+/// waits longer, and is lost with the connection; and to one that is taken as it comes, where on a long line all of a window is
+/// under way only if lumps are small.
+const LUMP_PARTS: (u64, u64) = (2, 4);
+
 /// How many bytes a stream may have under way for each byte that arrived: the window of a busy stream opens within a few
 /// round trips, that of a silent one not at all.
 const GROWTH: u64 = 4;
@@ -153,10 +158,11 @@ impl ReceiveWindow {
         Ok(next - next_before)
     }
 
-    /// Lets the peer have up to `size` bytes beyond what was taken, if that makes a lump of half of it.
+    /// Lets the peer have up to `size` bytes beyond what was taken, if that makes a lump.
     pub fn grant(&mut self, size: u64) {
         let limit = cap(self.now.next, size);
-        if !self.finished && limit.saturating_sub(self.now.limit) >= size.div_ceil(2) {
+        let part = if self.unsettled() > size / 8 { LUMP_PARTS.0 } else { LUMP_PARTS.1 };
+        if !self.finished && limit.saturating_sub(self.now.limit) >= size.div_ceil(part) {
             self.now.limit = limit;
         }
     }
