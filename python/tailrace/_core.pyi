@@ -170,6 +170,11 @@ class Session:
     def fail(self, call: int, type: str, text: str, /) -> None: ...
     def ping(self, nonce: int, /) -> None: ...
     def close(self, reason: str, text: str = "", /) -> None: ...
+    # compression; both sides need the capability "zstd", else nothing happens
+    def compress(self, level: int, bytes: int, /) -> None: ...  # so many bytes of streams, where the peer welcomes it
+    @property
+    def is_held(self) -> bool: ...  # bytes of streams wait for credit
+    def welcome_compressed(self, welcome: bool, /) -> None: ...  # the peer may send so, or not any more
     # sending streams
     def open(self, role: Literal["journal", "upload", "download"], name: str, offset: int = 0, /) -> int: ...
     def room(self, stream: int, /) -> int: ...  # bytes that may be queued now; 0: wait for StreamWritable
@@ -187,7 +192,8 @@ class Session:
     def settle(self, stream: int, next: int, durable: int, /) -> None: ...  # credit returns; WINDOW is sent when due
     def stop(self, stream: int, reason: str, /) -> None: ...
     # queries
-    def statistics(self) -> dict[str, int]: ...  # bytes_sent, bytes_received, queued, streams, calls
+    def statistics(self) -> dict[str, int]: ...
+    # ^ bytes_sent, bytes_received, bytes_saved, unsettled, queued, streams, calls
 
 # ---------------------------------------------------------------- records (PROTOCOL.md sections 6 and 7)
 

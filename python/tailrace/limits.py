@@ -55,6 +55,10 @@ class Limits:
     """What may be on its way for one connection: eight streams at full window. It bounds the memory that
     a worker can take."""
 
+    compress_below_bytes_s: int = attrs.field(default=128_000_000, validator=ge(0))
+    """Logs and files go compressed over a line that is full with fewer bytes a second, if both ends have time for it
+    (zstd, the native wire only): over more than a gigabit the compressor would be the slower of the two. 0: never."""
+
     streams_max: int = attrs.field(default=4096, validator=gt(0))
     """Open streams of one connection: two for each command that moves a file, and room."""
 

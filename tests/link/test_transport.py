@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from tailrace.limits import Limits
 from tailrace.link import transport as module
 from tailrace.link.transport import Transport
 
@@ -41,7 +42,7 @@ async def pour(count):
                     pass
 
         nursery.start_soon(drain)
-        transport = Transport(sender, SimpleNamespace(direct=Pours(count)))
+        transport = Transport(sender, SimpleNamespace(direct=Pours(count), compresses=None), Limits())
         await transport.send(lambda: None)
         unsent = sender.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
         await transport.aclose()

@@ -359,6 +359,7 @@ class Reading:
 
     receive_gathers = 1 << 20
     traits = NativeDialect.traits
+    compresses = None
 
     def __init__(self):
         self.direct = self
@@ -375,7 +376,7 @@ class Reading:
 
 async def test_what_was_moderate_is_read_in_rounds_until_somebody_waits_for_an_answer(autojump_clock):
     with lines(1) as [(ours, theirs)]:
-        transport = Transport(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), Reading())
+        transport = Transport(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), Reading(), Limits())
         whens = []
 
         def received():

@@ -69,7 +69,10 @@ class Child:
 
     def _write(self) -> None:
         rng = self.rng
-        data = rng.randbytes(rng.randint(1, self.piece_bytes)).replace(b"\n", b"") + b"\n" * rng.randint(0, 1)
+        size = rng.randint(1, self.piece_bytes)
+        # Half of what is written can be compressed.
+        noise = rng.randbytes(size if rng.random() < 0.5 else size // 4)
+        data = (noise * 4)[:size].replace(b"\n", b"") + b"\n" * rng.randint(0, 1)
         if data:
             now_us = int(trio.current_time() * 1e6)
             self.journal.append(rng.choice(("stdout", "stdout", "stderr")), data, 10**15 + now_us, now_us, None)

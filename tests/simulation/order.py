@@ -13,6 +13,9 @@ from unittest import mock
 import trio
 import trio._core._run as _run
 
+from tailrace.link import compression
+from tailrace.link.leisure import Leisure
+
 # How long the disk and its threads take, at most: virtual seconds.
 THREAD_S = 0.03
 # How often it takes no time that anybody could notice.
@@ -40,6 +43,10 @@ def ordered(seed: int) -> Iterator[random.Random]:
         mock.patch.object(_run, "_r", random.Random(rng.random())),
         mock.patch.object(secrets, "token_bytes", chance.randbytes),
         mock.patch.object(trio.from_thread, "check_cancelled", return_value=None),
+        # Who has time, and so what is compressed, is chance too; and little is looked at as if it were much.
+        mock.patch.object(Leisure, "share", side_effect=chance.random),
+        mock.patch.object(compression, "ARRIVED_BYTES", 1000),
+        mock.patch.object(compression, "LOOK_S", 0.001),
     ]
     real = trio.to_thread.run_sync
     patches.append(mock.patch.object(trio.to_thread, "run_sync", run_sync))

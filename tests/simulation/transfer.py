@@ -15,7 +15,9 @@ PIECE = 3000
 
 
 def content(seed: int, size: int) -> bytes:
-    return random.Random(seed).randbytes(size)
+    rng = random.Random(seed)
+    # Half of the files can be compressed.
+    return (rng.randbytes(size if seed % 2 else size // 4 + 1) * 4)[:size]
 
 
 class Upload(FileWriterImpl):

@@ -125,6 +125,22 @@ def credit() -> Recorder:
     return recorder
 
 
+def compression() -> Recorder:
+    """A peer that compresses: made up, because no compressor makes the same bytes for ever."""
+    recorder = log_in({"capabilities": ["zstd"]}, {"capabilities": ["flying", "zstd"]})
+    recorder.do("master", "welcome_compressed", True)
+    recorder.do("worker", "welcome_compressed", True)
+    upload = recorder.do("worker", "open", "upload", "c-1")
+    # One chunk of 2,000 times "z", 2,005 bytes with its head.
+    record = bytes.fromhex("28b52ffd00486d000030000007d1407a0100ccffa008")
+    recorder.raw("worker", bytes.fromhex("2700001a 01 00 d50f") + record)
+    recorder.take("master", upload, 1 << 20)
+    recorder.do("worker", "welcome_compressed", False)
+    recorder.raw("worker", bytes.fromhex("2700001b 01 d50f d50f") + record)
+    recorder.take("master", upload, 1 << 20)
+    return recorder
+
+
 def resume() -> Recorder:
     """The second session of a worker: a journal and two transfers go on, a command is forgotten, one cannot go on."""
     recorder = log_in()
@@ -202,6 +218,7 @@ CONVERSATIONS: tuple[Callable[[], Recorder], ...] = (
     command,
     transfers,
     credit,
+    compression,
     resume,
     large_messages,
     optional_frames,

@@ -112,6 +112,23 @@ class TakesBlocks(Protocol):
         """As `write`, of a block from `start` on: all of it and without a copy, if there is any room."""
 
 
+class Compresses(Protocol):
+    """A wire that compresses what streams carry. It is up to its user when, as the wire knows no time."""
+
+    def compress(self, level: int, bytes: int, /) -> None:  # noqa: A002 - as in the session
+        """The next so many bytes of streams go compressed, if the peer welcomes that."""
+
+    def welcome_compressed(self, welcome: bool, /) -> None:
+        """Tell the peer whether it may send so."""
+
+    @property
+    def is_held(self) -> bool:
+        """Bytes of streams wait until the peer lets more through."""
+
+    def statistics(self) -> Mapping[str, int]:
+        """As the dialect's, with `unsettled`: bytes of streams that came and were not settled."""
+
+
 class Dialect(Protocol):
     """One side of one connection."""
 
@@ -124,6 +141,10 @@ class Dialect(Protocol):
     @property
     def blocks(self) -> TakesBlocks | None:
         """Takes blocks of a file as they are. `None`: this wire cannot."""
+
+    @property
+    def compresses(self) -> Compresses | None:
+        """Compresses where it pays. `None`: this wire cannot, or must not."""
 
     # from the peer: never raises for what the peer did
     def receive_data(self, data: bytes | bytearray, /) -> None:

@@ -89,7 +89,7 @@ class Pump:
         """The transport is closed."""
         self.rtt_s: float | None = None
         """The last round trip that was measured."""
-        self._transport = Transport(transport, dialect)
+        self._transport = Transport(transport, dialect, limits)
         self._owner: Owner | None = None
         self._heard = trio.current_time()
         self._pings: dict[int, _Ping] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from tailrace.link.compression import Compression
 from tailrace.link.floodgate import Floodgate
 from tailrace.link.rounds import Rounds
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tailrace.dialects.dialect import Dialect, Direct
+    from tailrace.limits import Limits
 
 RECEIVE_BYTES = 256 * 1024
 DIRECT_BYTES = 1024 * 1024
@@ -46,7 +48,7 @@ ROUND_BYTES = 96 * 1024
 class Transport:
     """One transport. Nothing else receives from it or sends to it."""
 
-    def __init__(self, stream: trio.abc.Stream, dialect: Dialect) -> None:
+    def __init__(self, stream: trio.abc.Stream, dialect: Dialect, limits: Limits) -> None:
         self._stream = stream
         self._dialect = dialect
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
@@ -58,6 +60,7 @@ class Transport:
         self._low_water = 1
         self._brought = 0
         self._in_flood = False
+        self._compression = None if dialect.compresses is None else Compression(dialect.compresses, limits)
         self._gate = Floodgate.here()
         self._rounds = Rounds.here()
         self._is_sending = False
@@ -76,6 +79,7 @@ class Transport:
             self._brought = await self._receive_directly(self._socket, self._direct, gathers, received)
         else:
             self._brought = await self._receive(gathers)
+        self._note_brought(self._brought)
         # What is read in rounds has its turns there.
         flood_from = FLOOD_FROM_BYTES if self._direct is None else ROUND_BYTES
         self._note_flood(gathers > 0 and self._brought >= flood_from)
@@ -98,9 +102,11 @@ class Transport:
         if self._direct is None or self._socket is None or self._is_sending:
             return False
         try:
-            return self._direct.send_to(self._socket.fileno(), SEND_BYTES_TURN)
+            is_done = self._direct.send_to(self._socket.fileno(), SEND_BYTES_TURN)
         except OSError:
             return False  # as `send` will find too
+        self._note_sent(is_full=not is_done)
+        return is_done
 
     async def send(self, made_room: Callable[[], object]) -> None:
         """Sends what the dialect has to send. `made_room`: called when some of that is on its way, to say more.
@@ -113,7 +119,9 @@ class Transport:
         while data := self._dialect.data_to_send(SEND_BYTES):
             # Streams hear of the room before it is sent: they refill meanwhile.
             made_room()
+            self._note_sent(is_full=True)
             await self._stream.send_all(data)
+            self._note_sent(is_full=False)
 
     async def aclose(self) -> None:
         """Says goodbye in the transport's own way. Closed whatever happens, also when cancelled."""
@@ -129,6 +137,14 @@ class Transport:
         if in_flood != self._in_flood:
             self._in_flood = in_flood
             self._gate.note(self, in_flood=in_flood)
+
+    def _note_brought(self, count: int) -> None:
+        if self._compression is not None:
+            self._compression.received(count)
+
+    def _note_sent(self, *, is_full: bool) -> None:
+        if self._compression is not None:
+            self._compression.sent(is_full=is_full)
 
     async def _receive_directly(
         self, receiver: trio.socket.SocketType, direct: Direct, gathers: int, received: Callable[[], bool] | None
@@ -157,7 +173,12 @@ class Transport:
         def receive() -> bool:
             nonlocal count
             count = direct.receive_from(fd, ROUND_BYTES)
-            return count is None or (GATHER_FROM_BYTES <= count < ROUND_BYTES and received())
+            if count is None:
+                return True
+            if not GATHER_FROM_BYTES <= count < ROUND_BYTES:
+                return False
+            self._note_brought(count)
+            return received()
 
         await self._rounds.read(fd, receive)
         return count
@@ -208,6 +229,7 @@ class Transport:
             is_done = False
             while not is_done:
                 is_done = direct.send_to(sender.fileno(), SEND_BYTES_TURN)
+                self._note_sent(is_full=not is_done)
                 made_room()
                 if not is_done:
                     self._look_at_rate()

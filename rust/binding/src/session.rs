@@ -152,6 +152,21 @@ impl Session {
         self.lock().ping(nonce).map_err(local)
     }
 
+    #[pyo3(signature = (level, bytes, /))]
+    fn compress(&self, level: i32, bytes: u64) {
+        self.lock().compress(level, bytes);
+    }
+
+    #[getter]
+    fn is_held(&self) -> bool {
+        self.lock().is_held()
+    }
+
+    #[pyo3(signature = (welcome, /))]
+    fn welcome_compressed(&self, welcome: bool) {
+        self.lock().welcome_compressed(welcome);
+    }
+
     #[pyo3(signature = (reason, text = "", /))]
     fn close(&self, reason: &str, text: &str) -> PyResult<()> {
         self.lock().close(reason, text).map_err(local)
@@ -226,6 +241,8 @@ impl Session {
         let dict = PyDict::new(py);
         dict.set_item("bytes_sent", numbers.bytes_sent)?;
         dict.set_item("bytes_received", numbers.bytes_received)?;
+        dict.set_item("bytes_saved", numbers.bytes_saved)?;
+        dict.set_item("unsettled", numbers.unsettled)?;
         dict.set_item("queued", numbers.queued)?;
         dict.set_item("streams", numbers.streams)?;
         dict.set_item("calls", numbers.calls)?;
@@ -233,13 +250,14 @@ impl Session {
     }
 }
 
-/// Sends what there is, at most about `max` bytes. Whether that was all, but for what can wait.
+/// Sends what there is, at most about `max` bytes, with what compression saves of them. Whether that was all, but for what can
+/// wait.
 fn send(session: &mut session::Session, fd: i32, max: usize) -> io::Result<bool> {
     if !session.is_urgent() {
         return Ok(true);
     }
-    let mut sent = 0;
-    while sent < max {
+    let (before, mut sent) = (session.saved(), 0);
+    while sent + ((session.saved() - before) as usize) < max {
         let slices = session.data_to_send(SEND_BYTES);
         if slices.is_empty() {
             return Ok(true);

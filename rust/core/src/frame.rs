@@ -17,8 +17,14 @@ pub const HEADER_BYTES: usize = 4;
 /// The longest a DATA frame can be before its payload begins.
 pub const DATA_HEADER_BYTES_MAX: usize = HEADER_BYTES + 2 * varint::BYTES_MAX;
 
+/// The longest a ZDATA frame can be before its compressed bytes begin.
+pub const ZDATA_HEADER_BYTES_MAX: usize = HEADER_BYTES + 3 * varint::BYTES_MAX;
+
 /// The type byte of DATA.
 pub const DATA: u8 = 0x21;
+
+/// The type byte of ZDATA.
+const ZDATA: u8 = 0x27;
 
 /// What a stream carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,6 +122,16 @@ pub enum Frame<'a> {
         stream: u64,
         reason: &'a str,
     },
+    /// DATA of `length` bytes, and what they became.
+    ZData {
+        stream: u64,
+        offset: u64,
+        length: u64,
+        compressed: &'a [u8],
+    },
+    Compress {
+        welcome: bool,
+    },
     Ping {
         nonce: u64,
     },
@@ -130,7 +146,7 @@ pub enum Frame<'a> {
 
 /// Whether version 1 knows frames of this type.
 pub fn is_known(kind: u8) -> bool {
-    matches!(kind, 0x01..=0x03 | 0x10..=0x12 | 0x20..=0x26 | 0x30 | 0x31 | 0x3f)
+    matches!(kind, 0x01..=0x03 | 0x10..=0x12 | 0x20..=0x28 | 0x30 | 0x31 | 0x3f)
 }
 
 impl<'a> Frame<'a> {
@@ -178,6 +194,16 @@ impl<'a> Frame<'a> {
                 reason: varint::decode_str(input)?,
             },
             0x26 => Self::Stop { stream: varint::decode(input)?, reason: varint::decode_str(input)? },
+            ZDATA => Self::ZData {
+                stream: varint::decode(input)?,
+                offset: varint::decode(input)?,
+                length: varint::decode(input)?,
+                compressed: std::mem::take(input),
+            },
+            0x28 => match varint::decode_u8(input)? {
+                word @ (0 | 1) => Self::Compress { welcome: word == 1 },
+                word => return Err(ProtocolError::new(5, format!("COMPRESS of {word}"))),
+            },
             0x30 => Self::Ping { nonce: varint::decode(input)? },
             0x31 => Self::Pong { nonce: varint::decode(input)? },
             0x3f => Self::Close { reason: varint::decode_str(input)?, text: varint::decode_str(input)? },
@@ -208,6 +234,8 @@ impl<'a> Frame<'a> {
             Self::End { .. } => 0x24,
             Self::Reset { .. } => 0x25,
             Self::Stop { .. } => 0x26,
+            Self::ZData { .. } => ZDATA,
+            Self::Compress { .. } => 0x28,
             Self::Ping { .. } => 0x30,
             Self::Pong { .. } => 0x31,
             Self::Close { .. } => 0x3f,
@@ -230,6 +258,8 @@ impl<'a> Frame<'a> {
             Self::End { .. } => "END",
             Self::Reset { .. } => "RESET",
             Self::Stop { .. } => "STOP",
+            Self::ZData { .. } => "ZDATA",
+            Self::Compress { .. } => "COMPRESS",
             Self::Ping { .. } => "PING",
             Self::Pong { .. } => "PONG",
             Self::Close { .. } => "CLOSE",
@@ -282,6 +312,11 @@ impl<'a> Frame<'a> {
                 put_numbers(&[*stream, *offset], out);
                 out.extend_from_slice(payload);
             }
+            Self::ZData { stream, offset, length, compressed } => {
+                put_numbers(&[*stream, *offset, *length], out);
+                out.extend_from_slice(compressed);
+            }
+            Self::Compress { welcome } => out.push(u8::from(*welcome)),
             Self::Window { stream, next, durable, limit } => put_numbers(&[*stream, *next, *durable, *limit], out),
             Self::End { stream, offset } => put_numbers(&[*stream, *offset], out),
             Self::Credit { limit: number } | Self::Ping { nonce: number } | Self::Pong { nonce: number } => {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-// In the order of the wire: integers, values, frames, login, credit, streams, sessions.
+// In the order of the wire: integers, values, frames, login, credit, compression, streams, sessions.
 pub mod error;
 pub mod limits;
 pub mod varint;
@@ -12,6 +12,7 @@ pub mod frame;
 pub mod login;
 pub mod decoder;
 pub mod window;
+pub mod compression;
 pub mod stream;
 pub mod event;
 pub mod session;

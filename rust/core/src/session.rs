@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
+use crate::compression::decompress;
 use crate::decoder::Decoder;
 use crate::error::{ProtocolError, UsageError};
 use crate::event::Event;
@@ -39,6 +40,9 @@ use handshake::{check, our_hello, ours_fault};
 use incoming::Incoming;
 use outbox::Outbox;
 use outgoing::{Outgoing, Stopped};
+
+/// The capability of who can take ZDATA.
+const ZSTD: &str = "zstd";
 
 /// Less of a payload is not worth a call of its own: it is copied.
 const PLACED_BYTES_MIN: usize = 4 << 10;
@@ -64,7 +68,7 @@ pub struct Config {
     pub streams_max: u64,
     /// What we run, for people.
     pub software: String,
-    /// What we can do beyond version 1.
+    /// What we can do beyond what everybody can. `zstd`: we take compressed bytes, when we say that they are welcome.
     pub capabilities: Vec<String>,
 }
 
@@ -75,6 +79,10 @@ pub struct Statistics {
     pub bytes_sent: u64,
     /// Bytes that came from the peer.
     pub bytes_received: u64,
+    /// Bytes that would have been sent beyond these without compression.
+    pub bytes_saved: u64,
+    /// Bytes of streams that came and that our side has not settled.
+    pub unsettled: u64,
     /// Bytes that wait to be sent, frames' headers not counted.
     pub queued: usize,
     /// Streams of both sides that are not over.
@@ -115,6 +123,18 @@ pub struct Session {
     outgoing: Outgoing,
     bytes_sent: u64,
     bytes_received: u64,
+    compression: Compression,
+}
+
+/// Whether the peer may send ZDATA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    /// One of the two sides does not know of it.
+    Unknown,
+    /// We have never said that it is welcome.
+    Never,
+    /// We have: what is under way may come also after we have taken that back.
+    Said { welcome: bool },
 }
 
 impl Session {
@@ -137,6 +157,7 @@ impl Session {
             outgoing: Outgoing::new(config.role),
             bytes_sent: 0,
             bytes_received: 0,
+            compression: Compression::Unknown,
             config,
         };
         if session.config.role == Role::Worker {
@@ -208,12 +229,24 @@ impl Session {
         }
     }
 
-    /// At most `max` bytes to send, in slices; none when there is nothing. Control goes before data.
+    /// At most `max` bytes to send, in slices; none when there is nothing. Control goes before data. What compression saves
+    /// counts as well: it takes its time.
     pub fn data_to_send(&mut self, max: usize) -> Vec<Bytes> {
-        while self.outbox.staged() < max && self.stage() {}
+        let before = self.saved();
+        while self.outbox.staged() + ((self.saved() - before) as usize) < max && self.stage() {}
         let slices = self.outbox.hand_out(max);
         self.bytes_sent += slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
         slices
+    }
+
+    /// Bytes that compression has saved so far.
+    pub fn saved(&self) -> u64 {
+        self.outgoing.saved()
+    }
+
+    /// Whether bytes of streams wait for credit.
+    pub fn is_held(&self) -> bool {
+        self.outgoing.is_held()
     }
 
     /// Whether there is anything to send but WINDOWs that can wait for something else to go along with. Who sends only then is a
@@ -270,6 +303,26 @@ impl Session {
         self.send_message(&Frame::Failed { call, kind: &one_line(kind), text: &one_line(text) }, None)?;
         self.calls.answer(call);
         Ok(())
+    }
+
+    /// The next `bytes` of our streams go compressed, at this level of zstd, if the peer welcomes that. Say it again to go on.
+    pub fn compress(&mut self, level: i32, bytes: u64) {
+        self.outgoing.compress(level, bytes);
+    }
+
+    /// Says whether the peer may send compressed what it sends of streams from now on; it may not before it was told so.
+    /// Nothing is said before the login is over, to a peer that cannot, or that knows already.
+    pub fn welcome_compressed(&mut self, welcome: bool) {
+        let is_news = match self.compression {
+            Compression::Unknown => false,
+            Compression::Never => welcome,
+            Compression::Said { welcome: before } => welcome != before,
+        };
+        // The frame is small, so it is queued.
+        if is_news && matches!(self.phase, Phase::Open) && self.outbox.push_frame(&Frame::Compress { welcome }).is_ok()
+        {
+            self.compression = Compression::Said { welcome };
+        }
     }
 
     /// Asks the peer for a sign of life.
@@ -385,6 +438,8 @@ impl Session {
         Statistics {
             bytes_sent: self.bytes_sent,
             bytes_received: self.bytes_received,
+            bytes_saved: self.saved(),
+            unsettled: self.incoming.unsettled(),
             queued: self.outbox.queued() + self.outgoing.queued(),
             streams: self.incoming.count() + self.outgoing.count(),
             calls: self.calls.open(),
@@ -433,6 +488,21 @@ impl Session {
                 self.outgoing.credited(limit);
                 None
             }
+            Frame::ZData { stream, offset, length, compressed } => {
+                self.check_compression()?;
+                if self.compression == Compression::Never {
+                    return Err(ProtocolError::new(5, "ZDATA, which was not welcome"));
+                }
+                decompress(compressed, length, |payload| {
+                    self.incoming.data(stream, offset, payload, &mut self.events)
+                })?;
+                None
+            }
+            Frame::Compress { welcome } => {
+                self.check_compression()?;
+                self.outgoing.welcomed(welcome);
+                None
+            }
             Frame::Ping { nonce } => {
                 self.calls.pinged()?;
                 self.answer(&Frame::Pong { nonce })?;
@@ -474,6 +544,13 @@ impl Session {
             Some((kind @ 0x10..=0x12, payload)) => self.handle_call(Frame::decode(*kind, payload)?),
             _ => Err(ProtocolError::new(4, "a large message that is no CALL, REPLY or FAILED")),
         }
+    }
+
+    fn check_compression(&self) -> Result<(), ProtocolError> {
+        if self.compression == Compression::Unknown {
+            return Err(ProtocolError::new(5, "compression, of which one of the two hellos does not know"));
+        }
+        Ok(())
     }
 
     fn stopped(&mut self, stream: u64, reason: &str) -> Result<Option<Event>, ProtocolError> {

@@ -62,8 +62,12 @@ pub struct SendStream {
     pub state: SendState,
     /// Whether it waits for its turn.
     pub in_ring: bool,
+    /// Whether it has something to send and no credit for it.
+    pub is_held: bool,
     /// Whether END was asked for while OPEN waits.
     pub end_asked: bool,
+    /// For how many turns nobody tries to compress it.
+    pub turns_unasked: u8,
     /// What goes before `queue`, and how much that is.
     blocks: VecDeque<Bytes>,
     blocks_bytes: usize,
@@ -99,7 +103,9 @@ impl SendStream {
             durable: 0,
             state: SendState::Waiting,
             in_ring: false,
+            is_held: false,
             end_asked: false,
+            turns_unasked: 0,
             blocks: VecDeque::new(),
             blocks_bytes: 0,
             queue: BytesMut::new(),

@@ -26,6 +26,9 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("24 000002 03 05", Frame::End { stream: 3, offset: 5 }),
         ("25 000005 03 05 02 6e6f", Frame::Reset { stream: 3, offset: 5, reason: "no" }),
         ("26 000004 03 02 6e6f", Frame::Stop { stream: 3, reason: "no" }),
+        ("27 000006 03 8001 05 6162", Frame::ZData { stream: 3, offset: 128, length: 5, compressed: b"ab" }),
+        ("28 000001 01", Frame::Compress { welcome: true }),
+        ("28 000001 00", Frame::Compress { welcome: false }),
         ("30 000001 09", Frame::Ping { nonce: 9 }),
         ("31 000001 09", Frame::Pong { nonce: 9 }),
         ("3f 000005 03 627965 00", Frame::Close { reason: "bye", text: "" }),
@@ -117,6 +120,9 @@ fn what_breaks_a_rule_is_refused() {
         "21 000001 03",                       // DATA without an offset
         "21 00000b 03 ffffffffffffffff7f 61", // DATA beyond the last offset
         "20 000005 03 07 01 64 00",           // an unknown role
+        "27 000002 03 8001",                  // ZDATA without a length
+        "28 000001 02",                       // neither welcome nor not
+        "28 000002 01 00",                    // bytes after the last field
         "3f 000004 02 ffff 00",               // not UTF-8
         "26 000003 03 02 6e",                 // a str that is cut off
         "10 000003 00 01 6d",                 // a call without arguments

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{SECRET, events, hex, master_config, receive, record, sent, worker_config};
+use support::{SECRET, events, hex, knows_zstd, master_config, receive, record, sent, worker_config};
 use tailrace_core::event::Event;
 use tailrace_core::frame::StreamRole::{Download, Journal, Upload};
 use tailrace_core::session::Session;
@@ -49,17 +49,23 @@ struct Conversation {
 }
 
 fn new_worker() -> Session {
-    Session::new(worker_config()).unwrap()
+    Session::new(knows_zstd(worker_config())).unwrap()
 }
 
 fn new_master() -> Session {
-    Session::new(master_config()).unwrap()
+    Session::new(knows_zstd(master_config())).unwrap()
+}
+
+fn compresses(session: &mut Session) {
+    session.welcome_compressed(true);
+    session.compress(1, 200_000);
 }
 
 /// What the worker does by itself. After damage it may be refused, which must not panic either.
 fn worker_acts(worker: &mut Session, step: usize) {
     match step {
         4 => {
+            compresses(worker);
             let _ = worker.open(Journal, "c", 5);
             let _ = worker.open(Upload, "c", 0);
             let _ = worker.write(3, &[record(100), record(5000), record(9)].concat());
@@ -75,6 +81,7 @@ fn worker_acts(worker: &mut Session, step: usize) {
 fn master_acts(master: &mut Session, step: usize) {
     match step {
         3 => {
+            compresses(master);
             let _ = master.call("startCommand", map([("a", "b".into())]));
             let _ = master.call("large", map([("x", "y".repeat(70_000).as_str().into())]));
             let _ = master.ping(7);
@@ -147,6 +154,7 @@ fn conversations() -> [Conversation; 2] {
         react(&mut master, &at_master);
     }
     assert!(worker.next_event().is_ok() && master.next_event().is_ok(), "the undamaged conversation is right");
+    assert!(worker.statistics().bytes_saved > 0 && master.statistics().bytes_saved > 0);
     [
         Conversation { new: new_master, act: master_acts, from_peer: to_master },
         Conversation { new: new_worker, act: worker_acts, from_peer: to_worker },

@@ -12,6 +12,8 @@ use tailrace_core::value::Value;
 fuzz_target!(|input: (bool, bool, Vec<Vec<u8>>)| {
     let (is_master, is_logged_in, pieces) = input;
     let mut session = if is_logged_in { logged_in(is_master) } else { new(is_master) };
+    session.welcome_compressed(true);
+    session.compress(1, u64::MAX);
     let _ = session.call("m", Value::Map(Vec::new()));
     let role = if is_master { StreamRole::Download } else { StreamRole::Journal };
     let _ = session.open(role, "c", 0).and_then(|stream| session.write(stream, &[0, 0, 0, 1, 9]));
@@ -37,7 +39,7 @@ fn new(is_master: bool) -> Session {
         connection_window: 10_000,
         streams_max: 8,
         software: String::new(),
-        capabilities: Vec::new(),
+        capabilities: vec!["zstd".to_owned()],
     })
     .expect("the configuration is right")
 }

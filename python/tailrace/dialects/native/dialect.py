@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # More is not worth waiting for.
 GATHER_BYTES = 1 << 20
+# The capability of a side that takes compressed bytes (PROTOCOL.md section 5).
+ZSTD = "zstd"
 
 Side: TypeAlias = Literal["master", "worker"]
 
@@ -78,8 +80,10 @@ class NativeDialect:
             connection_window=limits.connection_window_bytes,
             streams_max=limits.streams_max,
             software=software,
+            capabilities=[ZSTD] if limits.compress_below_bytes_s else [],
         )
-        # Half of a window is given back at once.
+        self.compresses = session if limits.compress_below_bytes_s else None
+        # No more than a lump of credit, so that there is as much.
         self._gathers = min(GATHER_BYTES, limits.stream_window_bytes // 4)
         # What needs no conversion is the session's own method: one frame less for each call.
         self.room = session.room

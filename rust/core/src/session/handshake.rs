@@ -1,6 +1,6 @@
 //! The login, step by step (PROTOCOL.md section 3). `login` has the hellos and the proofs; here is who says what when.
 
-use super::{Config, Phase, Session};
+use super::{Compression, Config, Phase, Session, ZSTD};
 use crate::error::{ProtocolError, UsageError};
 use crate::event::Event;
 use crate::frame::{Frame, PREFACE, one_line};
@@ -99,6 +99,10 @@ impl Session {
 
     pub(super) fn log_in(&mut self, hello: Hello) {
         self.phase = Phase::Open;
+        let knows = |capabilities: &[String]| capabilities.iter().any(|word| word == ZSTD);
+        if knows(&self.config.capabilities) && knows(&hello.capabilities) {
+            self.compression = Compression::Never;
+        }
         self.outgoing.begin(hello.stream_window, hello.connection_window, hello.streams_max);
         let (Party::Worker { instance: peer, .. } | Party::Master { master: peer, .. }) = hello.party;
         let (software, capabilities, version) = (hello.software, hello.capabilities, self.version);

@@ -294,6 +294,11 @@ impl Incoming {
         }
     }
 
+    /// Bytes that came and were not settled.
+    pub(super) fn unsettled(&self) -> u64 {
+        self.connection.unsettled()
+    }
+
     /// Streams that the wire is not done with.
     pub(super) fn count(&self) -> usize {
         self.open

@@ -11,9 +11,10 @@ use bytes::Bytes;
 
 use super::incoming::{may_open, parity};
 use super::outbox::Outbox;
+use crate::compression::{BYTES_MIN, compress};
 use crate::error::{ProtocolError, UsageError};
 use crate::event::Event;
-use crate::frame::{self, Frame, HEADER_BYTES, StreamRole};
+use crate::frame::{self, Frame, HEADER_BYTES, StreamRole, ZDATA_HEADER_BYTES_MAX};
 use crate::journal::Source;
 use crate::limits::{OPEN_COST, QUANTUM_BYTES, STR_BYTES_MAX};
 use crate::login::Role;
@@ -29,6 +30,9 @@ pub(super) enum Stopped {
     /// A call that was too large for the peer.
     Call(u64),
 }
+
+/// A stream of which something could not be made smaller is not asked again for so many turns.
+const TURNS_UNASKED: u8 = 15;
 
 /// What is left of a stream that was reset before its OPEN was sent.
 #[derive(Debug)]
@@ -56,6 +60,15 @@ pub(super) struct Outgoing {
     /// Streams that were reset while they waited: the peer may wait for them, so that it hears of both at once.
     given_up: HashMap<u64, GivenUp>,
     ring: VecDeque<u64>,
+    /// How many streams have something to send and no credit of their own for it.
+    held: usize,
+    /// Bytes that would have been staged so far beyond those that were, without compression.
+    saved: u64,
+    /// The peer can take compressed bytes now.
+    is_welcome: bool,
+    /// The level at which so many bytes more go compressed.
+    level: i32,
+    level_bytes: u64,
 }
 
 impl GivenUp {
@@ -84,6 +97,11 @@ impl Outgoing {
             waiting: VecDeque::new(),
             given_up: HashMap::new(),
             ring: VecDeque::new(),
+            held: 0,
+            saved: 0,
+            is_welcome: false,
+            level: 0,
+            level_bytes: 0,
         }
     }
 
@@ -188,7 +206,17 @@ impl Outgoing {
         outbox.push_frame(&Frame::Reset { stream, offset, reason })
     }
 
+    /// The next `bytes` of streams go compressed, if the peer can take that.
+    pub(super) fn compress(&mut self, level: i32, bytes: u64) {
+        (self.level, self.level_bytes) = (level, bytes);
+    }
+
     // From the peer.
+
+    /// COMPRESS came.
+    pub(super) fn welcomed(&mut self, welcome: bool) {
+        self.is_welcome = welcome;
+    }
 
     pub(super) fn windowed(
         &mut self,
@@ -292,6 +320,7 @@ impl Outgoing {
                 }
                 state.in_ring = false;
                 self.ring.pop_front();
+                self.queue_up(stream);
                 continue;
             }
             let offset = state.window.sent();
@@ -300,7 +329,14 @@ impl Outgoing {
             if !(state.window.take(length as u64) && self.connection.take(length as u64)) {
                 return false;
             }
-            if length > 0 {
+            let level = (self.is_welcome && self.level_bytes > 0).then_some(self.level);
+            self.level_bytes = self.level_bytes.saturating_sub(length as u64);
+            if let Some(level) = level
+                && let Some(frame) = zdata(level, stream, offset, &payload, &mut state.turns_unasked)
+            {
+                self.saved += (length - frame.len().min(length)) as u64;
+                outbox.stage(frame);
+            } else if length > 0 {
                 outbox.stage(Bytes::from(frame::data_header(stream, offset, length)));
                 outbox.stage(payload);
             }
@@ -319,9 +355,19 @@ impl Outgoing {
         false
     }
 
+    /// What compression has saved so far.
+    pub(super) fn saved(&self) -> u64 {
+        self.saved
+    }
+
     /// Bytes that wait.
     pub(super) fn queued(&self) -> usize {
         self.streams.values().map(SendStream::queued).sum()
+    }
+
+    /// Whether there is something to send that waits for credit, its stream's or the connection's.
+    pub(super) fn is_held(&self) -> bool {
+        self.held > 0 || (!self.ring.is_empty() && self.connection.available() == 0)
     }
 
     /// Whether a stream has something to send, credit or not.
@@ -346,10 +392,15 @@ impl Outgoing {
         Some(Frame::End { stream, offset: state.window.sent() })
     }
 
+    /// Whether it waits for its turn, or for credit, or for nothing.
     fn queue_up(&mut self, stream: u64) {
         let Some(state) = self.streams.get_mut(&stream) else { return };
-        let ready = state.queued() > 0 && state.window.available() > 0 && state.state != SendState::Waiting;
-        if ready && !std::mem::replace(&mut state.in_ring, true) {
+        let waits = state.queued() > 0 && state.state != SendState::Waiting;
+        let is_held = waits && state.window.available() == 0;
+        if is_held != std::mem::replace(&mut state.is_held, is_held) {
+            self.held = if is_held { self.held + 1 } else { self.held - 1 };
+        }
+        if waits && !is_held && !std::mem::replace(&mut state.in_ring, true) {
             self.ring.push_back(stream);
         }
     }
@@ -359,6 +410,7 @@ impl Outgoing {
         if state.state != SendState::Waiting {
             self.open -= 1;
         }
+        self.held -= usize::from(state.is_held);
         self.names.remove(&(state.role, state.name));
     }
 
@@ -391,4 +443,21 @@ impl Outgoing {
         }
         Ok(self.streams.get_mut(&stream))
     }
+}
+
+/// The payload's frame, if compression makes it smaller: `unasked` is for how many turns more nobody tries.
+fn zdata(level: i32, stream: u64, offset: u64, payload: &[u8], unasked: &mut u8) -> Option<Bytes> {
+    if *unasked > 0 || payload.len() < BYTES_MIN {
+        *unasked = unasked.saturating_sub(1);
+        return None;
+    }
+    let frame = compress(level, payload, |compressed| {
+        let frame = Frame::ZData { stream, offset, length: payload.len() as u64, compressed };
+        let mut bytes = Vec::with_capacity(ZDATA_HEADER_BYTES_MAX + compressed.len());
+        frame.encode(&mut bytes).ok().map(|()| Bytes::from(bytes))
+    });
+    if frame.is_none() {
+        *unasked = TURNS_UNASKED;
+    }
+    frame.flatten()
 }

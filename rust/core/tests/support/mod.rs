@@ -26,6 +26,11 @@ pub fn master_config() -> Config {
     Config { role: Role::Master, id: "master".to_owned(), nonce: [0x6d; 32], name: String::new(), ..worker_config() }
 }
 
+/// Of who takes compressed bytes.
+pub fn knows_zstd(config: Config) -> Config {
+    Config { capabilities: vec!["zstd".to_owned()], ..config }
+}
+
 /// A worker and a master, and what each was told.
 pub struct Pair {
     pub worker: Session,

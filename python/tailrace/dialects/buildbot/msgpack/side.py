@@ -44,6 +44,7 @@ class Side(Generic[SocketT, StreamsT, WaitingT, AskedT]):
     )
     direct: ClassVar = None
     blocks: ClassVar = None
+    compresses: ClassVar = None
 
     _socket: SocketT
     _streams: StreamsT

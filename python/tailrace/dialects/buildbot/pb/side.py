@@ -44,6 +44,7 @@ class Side:
 
     traits: ClassVar[Traits] = TRAITS
     blocks: ClassVar = None
+    compresses: ClassVar = None
 
     def __init__(self, broker: Broker, streams: MasterStreams | WorkerStreams) -> None:
         self._broker = broker
