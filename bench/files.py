@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,24 +24,17 @@ from typing import Literal
 import trio
 
 from farm import Counter, connected, start_worker
+from line import LINE, LINE_BYTES_S, ROUNDS_MAX, behind_a_line
 from openssh import Openssh, openssh
 from row import Options, Row, in_turn, median
 from stream import MEGABYTE
 from tailrace.master import DiskReader, DiskWriter, TreeReader, TreeWriter
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.chaos.process import ProxyProcess
-
 GIBIBYTE = 1 << 30
 SMALL_FILES = 5000
 SMALL_DIRECTORIES = 100
 SMALL_BYTES = (100, 8000)
-# 100 Mbit/s, and 60 ms in each direction: 1.5 MB are under way when the line is full.
-LINE_BYTES_S = 12_500_000
-LINE_DELAY_S = 0.06
 LINE_FILE_BYTES = 128 << 20
-# It is the line's own speed that is measured, which does not change as a machine's does.
-LINE_ROUNDS_MAX = 2
 
 Way = Literal["up", "down"]
 WAYS: tuple[Way, ...] = ("up", "down")
@@ -158,22 +150,13 @@ def _line(home: Path, options: Options) -> Iterator[Row]:
     _fill(source, size)
 
     def through(way: Way) -> float:
-        with ExitStack() as stack:
-
-            def start(endpoint: str, base: str) -> subprocess.Popen[bytes]:
-                wire, _, address = endpoint.partition("://")
-                proxy = stack.enter_context(
-                    ProxyProcess(address, f"delay both {LINE_DELAY_S}", f"throttle both {LINE_BYTES_S}")
-                )
-                return start_worker(f"{wire}://{proxy.address}", base)
-
+        with behind_a_line() as start:
             return _ours(way, source, target, start)
 
-    rounds = min(options.rounds, LINE_ROUNDS_MAX)
-    found = in_turn(rounds, up=lambda: through("up"), down=lambda: through("down"))
+    found = in_turn(min(options.rounds, ROUNDS_MAX), up=lambda: through("up"), down=lambda: through("down"))
     for way in WAYS:
         yield Row(
-            job=f"{NAMES[way]} through 60 ms and 100 Mbit/s",
+            job=f"{NAMES[way]} through {LINE}",
             unit="MB/s",
             ours=size / median(found[way]) / MEGABYTE,
             peer="the line",

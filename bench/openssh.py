@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import attrs
@@ -46,7 +46,6 @@ Host bench
   StrictHostKeyChecking no
   UserKnownHostsFile {home}/known
   LogLevel ERROR
-  ControlPath {home}/control
 """
 
 
@@ -55,6 +54,7 @@ class Openssh:
     """A server that runs, and one connection to it that is logged in: no login is in any figure."""
 
     config: Path
+    port: int
 
     def ssh(self, *command: str) -> list[str]:
         """What runs a command at the far side, its pipes ours."""
@@ -68,6 +68,30 @@ class Openssh:
     def transport(self) -> str:
         """For `rsync -e`."""
         return shlex.join(["ssh", "-F", str(self.config)])
+
+    @property
+    def address(self) -> str:
+        """Where its server listens, as `host:port`."""
+        return f"127.0.0.1:{self.port}"
+
+    @contextmanager
+    def through(self, address: str) -> Iterator[Openssh | None]:
+        """The same server by way of another `host:port`, and compressed (`ssh -C`). `None`: it cannot be reached."""
+        there = attrs.evolve(self, config=self.config.with_name("client-through"), port=int(address.rpartition(":")[2]))
+        there.config.write_text(
+            f"{_client(there.config.parent, there.port)}  ControlPath {there.config}.control\n  Compression yes\n"
+        )
+        with there.logged_in() as is_in:
+            yield there if is_in else None
+
+    @contextmanager
+    def logged_in(self) -> Iterator[bool]:
+        """One connection for all commands of the block; whether there is one."""
+        control = ["ssh", "-F", str(self.config)]
+        try:
+            yield subprocess.run([*control, "-M", "-N", "-f", "bench"], check=False).returncode == 0
+        finally:
+            subprocess.run([*control, "-O", "exit", "bench"], check=False, stderr=subprocess.DEVNULL)
 
     @staticmethod
     def there(path: Path) -> str:
@@ -87,38 +111,40 @@ def openssh() -> Iterator[Openssh | None]:
         home = Path(name)
         for key in ("host", "user"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / key], check=True)
-        process = _serve(server, home)
-        peer = Openssh(home / "client")
-        control = ["ssh", "-F", str(peer.config)]
+        process, peer = _serve(server, home)
         try:
-            if process is None or subprocess.run([*control, "-M", "-N", "-f", "bench"], check=False).returncode:
-                print("without OpenSSH, whose server does not serve this user", file=sys.stderr)
-                yield None
-            else:
-                yield peer
+            with peer.logged_in() if process is not None else nullcontext(False) as is_in:
+                if not is_in:
+                    print("without OpenSSH, whose server does not serve this user", file=sys.stderr)
+                yield peer if is_in else None
         finally:
-            subprocess.run([*control, "-O", "exit", "bench"], check=False, stderr=subprocess.DEVNULL)
             if process is not None:
                 process.terminate()
                 process.wait()
 
 
-def _serve(server: str, home: Path) -> subprocess.Popen[bytes] | None:
+def _serve(server: str, home: Path) -> tuple[subprocess.Popen[bytes] | None, Openssh]:
     """Start it on a port that is free. A port that somebody else takes meanwhile is tried again with another one."""
+    peer = Openssh(home / "client", 0)
     for _ in range(3):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         (home / "server").write_text(SERVER.format(home=home, port=port))
-        (home / "client").write_text(CLIENT.format(home=home, port=port, user=getpass.getuser()))
+        peer = attrs.evolve(peer, port=port)
+        peer.config.write_text(f"{_client(home, port)}  ControlPath {home}/control\n")
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(
                 [server, "-D", "-e", "-f", home / "server"], stdin=subprocess.DEVNULL, stderr=log
             )
         if _listens(process, home / "log"):
-            return process
+            return process, peer
     print((home / "log").read_text(), file=sys.stderr, end="")
-    return None
+    return None, peer
+
+
+def _client(home: Path, port: int) -> str:
+    return CLIENT.format(home=home, port=port, user=getpass.getuser())
 
 
 def _listens(process: subprocess.Popen[bytes], log: Path) -> bool:

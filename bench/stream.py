@@ -1,5 +1,7 @@
 """A log's way from the child to an Impl that counts, beside the bare pipeline that can do nothing else, and OpenSSH.
 
+Last, one through a long thin line, where it goes compressed: beside the line itself, and `ssh -C`.
+
 The bare pipeline: child → pipe → trio → loopback TCP → trio, reads of 256 KiB, counting newlines. OpenSSH: `ssh HOST
 child` over a connection that stands already; what comes out of it is counted likewise.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +22,7 @@ import trio
 
 import tailrace
 from farm import Counter, child, connected, start_worker
+from line import LINE, LINE_BYTES_S, ROUNDS_MAX, behind_a_line, thin_line, write_log
 from openssh import Openssh, openssh
 from row import Options, Row, in_turn, median, medians
 from usage import cpu_s, quiet
@@ -26,6 +30,7 @@ from usage import cpu_s, quiet
 MEGABYTE = 1_000_000
 RELAY = Path(__file__).with_name("relay.py")
 READ_BYTES = 262_144
+LINE_LOG_BYTES = 200_000_000
 
 
 @attrs.frozen
@@ -118,14 +123,56 @@ def over_ssh(ssh: Openssh, mode: str, lines: int) -> Figure:
     return Figure.of(received, took, cpu)
 
 
+async def through_a_line(log: Path) -> float:
+    """How long a log takes to the far end, from the call to the completion."""
+    with behind_a_line() as start:
+        async with connected(start=start) as (conn, _):
+            counter = Counter()
+            began = time.perf_counter()
+            await conn.remoteStartCommand(
+                counter, "bench", "1", "shell", {"command": ["cat", str(log)], "workdir": ".", "logEnviron": False}
+            )
+            await counter.done.wait()
+            took = time.perf_counter() - began
+    assert (counter.rc, counter.bytes) == (0, log.stat().st_size), counter
+    return took
+
+
+def ssh_through_a_line(ssh: Openssh, log: Path) -> float:
+    """The same by `ssh -C`, over a connection that stands already."""
+    with thin_line(ssh.address) as line, ssh.through(line.address) as there:
+        assert there is not None
+        began = time.perf_counter()
+        done = subprocess.run(there.ssh("cat", str(log)), stdout=subprocess.PIPE, check=True)
+        took = time.perf_counter() - began
+    assert len(done.stdout) == log.stat().st_size
+    return took
+
+
 def rows(options: Options) -> Iterator[Row]:
     """The figures of one log."""
     with openssh() as ssh:
         yield from _beside(
             "blocks of 80-byte lines", "block", int(12_500_000 * options.scale), options.rounds, 0.8, ssh
         )
+        yield from _line(options, ssh)
     yield from _beside("one write a line", "line", int(2_500_000 * options.scale), options.rounds, 0.85)
     yield from _beside("one byte a write", "byte", int(12_500 * options.scale), options.rounds, 0.8)
+
+
+def _line(options: Options, ssh: Openssh | None) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="bench-line-") as home:
+        log = Path(home) / "log"
+        write_log(log, int(LINE_LOG_BYTES * options.scale))
+        jobs = {"ours": partial(trio.run, through_a_line, log)}
+        if ssh is not None:
+            jobs["ssh"] = partial(ssh_through_a_line, ssh, log)
+        found = in_turn(min(options.rounds, ROUNDS_MAX), **jobs)
+        speed = {whose: log.stat().st_size / median(took) / MEGABYTE for whose, took in found.items()}
+    job = f"a compiler's log through {LINE}"
+    yield Row(job=job, unit="MB/s", ours=speed["ours"], peer="the line", theirs=LINE_BYTES_S / MEGABYTE)
+    if "ssh" in speed:
+        yield Row(job=job, unit="MB/s", ours=speed["ours"], peer="ssh -C", theirs=speed["ssh"])
 
 
 def _beside(job: str, mode: str, lines: int, rounds: int, at_least: float, ssh: Openssh | None = None) -> Iterator[Row]:
