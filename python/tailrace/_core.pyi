@@ -192,6 +192,8 @@ class Session:
     def settle(self, stream: int, next: int, durable: int, /) -> None: ...  # credit returns; WINDOW is sent when due
     def stop(self, stream: int, reason: str, /) -> None: ...
     # queries
+    @property
+    def may_come(self) -> int: ...  # bytes more that the stream which brought something last may bring
     def statistics(self) -> dict[str, int]: ...
     # ^ bytes_sent, bytes_received, bytes_saved, unsettled, queued, streams, calls
 

@@ -158,6 +158,11 @@ impl Session {
     }
 
     #[getter]
+    fn may_come(&self) -> u64 {
+        self.lock().may_come()
+    }
+
+    #[getter]
     fn is_held(&self) -> bool {
         self.lock().is_held()
     }

@@ -239,6 +239,12 @@ impl Session {
         slices
     }
 
+    /// How many bytes more the stream that brought something last may bring, as far as the peer knows: to wait for more of them
+    /// is in vain.
+    pub fn may_come(&self) -> u64 {
+        self.incoming.may_come()
+    }
+
     /// Bytes that compression has saved so far.
     pub fn saved(&self) -> u64 {
         self.outgoing.saved()

@@ -63,6 +63,27 @@ fn a_stream_stops_at_its_window_and_goes_on_when_it_was_taken() {
 }
 
 #[test]
+fn what_may_still_come_is_what_the_peer_was_let_send() {
+    let mut pair = Pair::open();
+    assert_eq!(pair.master.may_come(), 0);
+    let mut source = Source::new(&mut pair, "c", record(1000));
+    for _ in 0..100 {
+        source.fill(&mut pair);
+        pair.pump();
+    }
+    assert_eq!(pair.master.may_come(), 0);
+    consume(&mut pair, source.stream);
+    assert_eq!(pair.master.may_come(), 0, "the peer was not told yet");
+    pair.master.data_to_send(1000);
+    assert!(pair.master.may_come() >= 1 << 20);
+    // Of the stream that brought something last.
+    let other = pair.worker.open(Journal, "d", 0).unwrap();
+    pair.worker.write(other, &record(1000)).unwrap();
+    pair.pump();
+    assert!((1..100_000).contains(&pair.master.may_come()));
+}
+
+#[test]
 fn stalled_streams_do_not_stop_the_others() {
     for stalled in [1, 10, 40, 200] {
         let mut pair = Pair::open();

@@ -6,6 +6,7 @@ import pytest
 
 from tailrace import _core
 from tailrace.dialects import DIALECTS
+from tailrace.dialects.native.dialect import GATHER_BYTES, GATHER_BYTES_MIN
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.limits import Limits
 from tailrace.messages import CallFailed, Print
@@ -88,3 +89,20 @@ def test_a_failed_call_is_told_as_it_was():
     [called] = pair.events_of(pair.worker)
     pair.worker.fail(called.call, "UnknownCommand", "no such thing")
     assert pair.events_of(pair.master) == [CallFailed(number, "UnknownCommand", "no such thing")]
+
+
+def test_output_gathers_only_as_far_as_the_peer_may_send_it():
+    pair, record, gathers = make_pair(), bytes.fromhex("0000ffff40") + bytes(65534), []
+    pair.log_in()
+    stream = pair.worker.open("journal", "1")
+    for _ in range(40):
+        assert pair.worker.room(stream) >= len(record)
+        pair.worker.write(stream, record)
+        pair.turn()
+        gathers.append(pair.master.receive_gathers)
+        if (batch := pair.master.take(stream, 1 << 20)) is not None:
+            pair.master.settle(stream, batch.end, batch.end)
+            pair.turn()
+    # The first record is more than a stream may bring at once; a busy one may bring more than is worth a turn.
+    assert (gathers[0], gathers[-1]) == (0, GATHER_BYTES)
+    assert all(GATHER_BYTES_MIN <= count <= GATHER_BYTES for count in gathers[2:])

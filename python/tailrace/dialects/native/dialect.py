@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # More is not worth waiting for.
 GATHER_BYTES = 1 << 20
+GATHER_BYTES_MIN = 1 << 18
 # The capability of a side that takes compressed bytes (PROTOCOL.md section 5).
 ZSTD = "zstd"
 
@@ -111,7 +112,9 @@ class NativeDialect:
 
     @property
     def receive_gathers(self) -> int:
-        return self._gathers
+        # A window that has just begun to open, or is used up: the peer waits for us.
+        may_come = self._session.may_come
+        return 0 if may_come < GATHER_BYTES_MIN else min(self._gathers, may_come)
 
     @property
     def receive_paused(self) -> bool:

@@ -27,6 +27,8 @@ pub(super) struct Incoming {
     /// Their names, those of messages excepted.
     names: HashSet<(StreamRole, String)>,
     highest: u64,
+    /// The stream that brought something last.
+    latest: u64,
     streams_max: usize,
     floor: u64,
     stream_window: u64,
@@ -50,6 +52,7 @@ impl Incoming {
             open: 0,
             names: HashSet::new(),
             highest: 0,
+            latest: 0,
             streams_max: usize::try_from(streams_max).unwrap_or(usize::MAX),
             floor: window::floor(stream_window, connection_window),
             stream_window,
@@ -294,6 +297,12 @@ impl Incoming {
         }
     }
 
+    /// How many bytes the stream that brought something last may still bring.
+    pub(super) fn may_come(&self) -> u64 {
+        let available = self.streams.get(&self.latest).map_or(0, |state| state.window.available());
+        available.min(self.connection.available())
+    }
+
     /// Bytes that came and were not settled.
     pub(super) fn unsettled(&self) -> u64 {
         self.connection.unsettled()
@@ -323,6 +332,7 @@ impl Incoming {
         push: impl FnOnce(&mut ReceiveStream) -> Result<(), ProtocolError>,
     ) -> Result<(), ProtocolError> {
         let Some(state) = self.streams.get_mut(&stream) else { return Ok(()) };
+        self.latest = stream;
         state.window.arrive(n)?;
         let pushed = push(state);
         if !state.abandoned && state.newly_readable() {
