@@ -106,7 +106,7 @@ async def test_who_never_waits_is_not_even_looked_at(autojump_clock):
     assert wire.told == []
 
 
-async def test_compressed_bytes_are_welcome_to_who_has_time():
+async def test_compressed_bytes_are_welcome_to_who_has_time(autojump_clock):
     wire, idle, what = one()
 
     def brings(has, unsettled=0):
@@ -115,13 +115,33 @@ async def test_compressed_bytes_are_welcome_to_who_has_time():
         return wire.told
 
     assert brings(0.4) == []
-    assert brings(0.5, unsettled=4 * MIB) == []
     assert brings(0.5) == [True]
     assert brings(0.3) == []
     assert brings(0.2) == [False]
     assert brings(0.4) == []
     assert brings(1.0) == [True]
-    assert brings(1.0, unsettled=4 * MIB) == [False]
+
+
+async def test_they_are_not_welcome_to_who_is_waited_for(autojump_clock):
+    wire, _, what = one()
+
+    def brings(unsettled):
+        wire.unsettled, wire.told = unsettled, []
+        what.received(module.ARRIVED_BYTES)
+        return wire.told
+
+    assert brings(2 * MIB) == []
+    await trio.sleep(1)
+    assert brings(MIB) == [True]
+    # A heap that is taken soon is no matter.
+    for unsettled in (4 * MIB, 3 * MIB, MIB, 4 * MIB, 2 * MIB):
+        assert brings(unsettled) == []
+        await trio.sleep(module.BEHIND_S * 0.4)
+    assert brings(2 * MIB) == []
+    await trio.sleep(module.BEHIND_S * 0.4)
+    assert brings(2 * MIB) == [False]
+    assert brings(2 * MIB) == []
+    assert brings(MIB) == [True]
 
 
 async def test_nothing_is_said_to_who_sends_little():

@@ -35,8 +35,11 @@ ARRIVED_BYTES: Final = 64 * KIB
 # needs as much as that.
 WELCOMES_FROM: Final = 0.5
 WELCOMES_DOWN_TO: Final = 0.25
-UNSETTLED_PART: Final = 0.75
-"""Of a stream's window: who lets so much lie is what is waited for, and never has much less as long as it is."""
+UNSETTLED_PART: Final = 0.4
+"""Of a stream's window: a receiver who is waited for never has less than half of it before him, as he is let have more
+when he has taken that."""
+BEHIND_S: Final = 0.5
+"""For so long: what was compressed comes in heaps, and so do files' blocks, and they are taken soon."""
 
 
 @final
@@ -53,6 +56,8 @@ class Compression:
     _waits_since: float | None = None
     _sent: int = 0
     _arrived: int = 0
+    # Since when what lies before us was too much at each look.
+    _behind_since: float | None = None
     _is_welcome: bool = False
 
     def sent(self, *, is_full: bool) -> None:
@@ -81,7 +86,7 @@ class Compression:
         self._arrived += count
         if self._arrived >= ARRIVED_BYTES:
             self._arrived = 0
-            is_welcome = self._has_time() and self._takes_what_comes()
+            is_welcome = self._takes_what_comes() and self._has_time()
             if is_welcome != self._is_welcome:
                 self._is_welcome = is_welcome
                 self._wire.welcome_compressed(is_welcome)
@@ -90,4 +95,10 @@ class Compression:
         return self._leisure.share() >= (WELCOMES_DOWN_TO if self._is_welcome else WELCOMES_FROM)
 
     def _takes_what_comes(self) -> bool:
-        return self._wire.statistics()["unsettled"] <= self._limits.stream_window_bytes * UNSETTLED_PART
+        if self._wire.statistics()["unsettled"] <= self._limits.stream_window_bytes * UNSETTLED_PART:
+            self._behind_since = None
+            return True
+        now = trio.current_time()
+        if self._behind_since is None:
+            self._behind_since = now
+        return self._is_welcome and now - self._behind_since < BEHIND_S
