@@ -14,7 +14,7 @@ from tailrace.limits import Limits
 from tailrace.link.bell import Bell, Turn
 from tailrace.link.floodgate import Floodgate
 from tailrace.link.pump import CALLS_MAX
-from tailrace.link.rounds import ROUND_S, SOON_S, Rounds
+from tailrace.link.rounds import FEW, ROUND_S, SOON_S, Rounds
 from tailrace.link.transport import GATHER_FROM_BYTES, Transport
 from tailrace.link.vigil import LOOKS_EVERY_S, watch
 from tests.link.farm import Recorder, farm
@@ -268,20 +268,21 @@ async def read(end, found, times=1):
     await Rounds.here().read(end.fileno(), on_readable)
 
 
-async def test_a_round_finds_what_came_since_the_last_and_who_is_alone_waits_for_none(autojump_clock):
+@pytest.mark.parametrize("others", [0, FEW])
+async def test_a_round_finds_what_came_since_the_last_and_who_is_alone_waits_for_none(autojump_clock, others):
     found = []
-    with lines(3) as pairs:
+    with lines(3) as pairs, lines(others) as quiet:
         async with trio.open_nursery() as nursery:
-            for ours, _ in pairs:
+            for ours, _ in pairs + quiet:
                 nursery.start_soon(read, ours, found, 9)
             for times in range(1, 4):
-                # The first pieces of one may be the begin of a flood.
+                # The first pieces of one may be the begin of a flood. Among many that is not waited for.
                 for number, (_, theirs) in enumerate(pairs):
                     await trio.testing.wait_all_tasks_blocked()
                     theirs.send(b"x")
                     await trio.sleep(SOON_S / 4 if number else 0)
                 begun = times - 1
-                waits = SOON_S if times == 1 else ROUND_S
+                waits = SOON_S if times == 1 and not others else ROUND_S
                 await trio.sleep_until(times)
                 assert found == [begun, *[round(begun + waits, 6)] * 2]
                 found.clear()

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ROUND_S: Final = 0.008
 """From one round to the next: nobody sees it. Half as much costs a tenth more."""
 SOON_S: Final = 0.001
-"""The same behind the first pieces of one: they may be the begin of a flood, whose sender waits for us."""
+"""The same behind the first pieces of one, where few are read: they may be the begin of a flood, whose sender waits."""
+FEW: Final = 10
 _ROUND_MOST: Final = 16
 """How many are read before other tasks have their turn; each at most `transport.ROUND_BYTES`."""
 
@@ -96,7 +97,7 @@ class Rounds:
                     if len(found) == _ROUND_MOST:
                         await trio.lowlevel.checkpoint()
                     else:
-                        await trio.sleep(SOON_S if has_new else ROUND_S)
+                        await trio.sleep(SOON_S if has_new and len(self._readers) <= FEW else ROUND_S)
         finally:
             self._poll = None
             poll.close()
